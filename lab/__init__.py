@@ -1,0 +1,14 @@
+"""embedding-lab: change one thing in a text-embedding model, see what it does.
+
+::
+
+    texts                                                               lab.data
+      -> encoder (attention mode, temperature, sink, template)          lab.models
+      -> hidden states of every layer, one forward pass                 lab.readout
+      -> token pooling x layer mix -> embeddings                        lab.pooling
+      -> probes -> scores -> intervals, paired tests                    lab.probes, lab.stats
+      -> one tidy table, beside what papers report                      lab.results
+      -> figures, runs, an offline page                                 lab.plotting, runner, export
+
+Importing ``lab`` imports nothing else: each module pulls in what it needs when it is needed.
+"""

@@ -1,0 +1,511 @@
+"""The two sentence-transformers modules of a lab model: texts to states to one embedding.
+
+:class:`Encoder` tokenises, runs the transformer with its attention settings, and pools the layers
+that are wanted as they stream by; :class:`LayerMix` weighs those into ``sentence_embedding``. Both
+save their settings with the model. Their classes live here, so a saved model wants
+``trust_remote_code=True`` from plain sentence-transformers, or :func:`lab.models.load`.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers.base.modules.module import Module
+from sentence_transformers.base.modules.transformer import (
+    TRANSFORMER_TASK_DEFAULTS,
+    Transformer,
+)
+from torch import Tensor, nn
+
+from lab.models import architecture, states
+from lab.models.attention import forward_kwargs, prepare
+from lab.models.temperature import Temperature, set_temperature, temperature_of_batch
+from lab.pooling import POOLINGS, Tokens, needs_frequency
+
+TEXT = "{text}"
+FREQUENCIES = "token_frequency.safetensors"
+REFERENCE_SETS = ("wordnet-definitions", "debian-synopsis")
+
+
+class TruncationWarning(UserWarning):
+    """Some texts were longer than the model and lost their end."""
+
+
+@dataclass(frozen=True)
+class TokenisedText:
+    """One text as token ids.
+
+    Attributes:
+        ids: token ids, special tokens, template and sink included.
+        pool: for each id, whether it takes part in the pooling.
+        prefix: how many leading ids lie before the text (sink, BOS, instruction).
+        cut: how many tokens of the text were left out because the model is too short.
+    """
+
+    ids: list[int]
+    pool: list[bool]
+    prefix: int
+    cut: int
+
+
+class Encoder(Transformer):
+    """A transformer whose attention, temperature, sink, template and pooling are settings.
+
+    Args:
+        model_name_or_path: a hub id or a folder.
+        attention: a name in ``lab.models.attention.MODES``.
+        temperature: of the attention softmax: None, a number, one per layer, or ``"log-n/512"``.
+        sink: a token that every text begins with and that is left out of the pool; it is prepended
+            unless the tokenizer begins with it anyway. None: no such token.
+        template: what is encoded, with ``{text}`` once; a prompt given to ``encode`` comes before.
+        pool_template: whether the tokens of template and prompt take part in the pooling. If not,
+            nor do special tokens before the text; those after it do, as in sentence-transformers.
+        pooling: a name in ``lab.pooling.POOLINGS``.
+        layers: hidden states to pool: 0 = embeddings, L or -1 = last; default the last.
+        padding_side: "left" or "right"; default the tokenizer's.
+        max_length: tokens after which a text is cut; default the tokenizer's.
+        native_is_causal: ``config.is_causal`` of the checkpoint, kept so that a saved model can go
+            back to its native attention.
+        **kwargs: of sentence-transformers' ``Transformer``.
+    """
+
+    settings = (
+        "attention",
+        "temperature",
+        "sink",
+        "template",
+        "pool_template",
+        "pooling",
+        "layers",
+        "padding_side",
+        "max_length",
+        "native_is_causal",
+    )
+    config_keys: list[str] = [*Transformer.config_keys, *settings]  # noqa: RUF012
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        *,
+        attention: str = "native",
+        temperature: float | Sequence[float] | str | None = None,
+        sink: str | None = None,
+        template: str = TEXT,
+        pool_template: bool = True,
+        pooling: str = "mean",
+        layers: Sequence[int] | None = None,
+        padding_side: str | None = None,
+        max_length: int | None = None,
+        native_is_causal: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model_name_or_path, **kwargs)
+        self.native_is_causal = native_is_causal
+        if native_is_causal is None:
+            self.native_is_causal = getattr(self.model.config, "is_causal", None)
+        self.frequency: Tensor | None = None
+        self.configure(
+            attention=attention,
+            temperature=temperature,
+            sink=sink,
+            template=template,
+            pool_template=pool_template,
+            pooling=pooling,
+            layers=layers,
+            padding_side=padding_side,
+            max_length=max_length,
+        )
+
+    @classmethod
+    def around(cls, transformer: Transformer, **settings: Any) -> Self:
+        """An encoder that takes over the loaded model and tokenizer of a stock ``Transformer``."""
+        encoder = cls.__new__(cls)
+        encoder.__dict__.update(transformer.__dict__)
+        encoder.native_is_causal = getattr(transformer.model.config, "is_causal", None)
+        encoder.frequency = None
+        # Lab models encode plain text: a chat template would wrap every sentence in silence.
+        text_only = TRANSFORMER_TASK_DEFAULTS["feature-extraction"]
+        encoder.modality_config, encoder.module_output_name = text_only
+        encoder.configure(**settings)
+        return encoder
+
+    def configure(
+        self,
+        *,
+        attention: str = "native",
+        temperature: float | Sequence[float] | str | None = None,
+        sink: str | None = None,
+        template: str = TEXT,
+        pool_template: bool = True,
+        pooling: str = "mean",
+        layers: Sequence[int] | None = None,
+        padding_side: str | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        """Apply all settings; what is not given goes back to its default. See the class.
+
+        Padding side and length belong to the tokenizer: not given, they stay as they are.
+
+        Raises:
+            ValueError, LookupError: a setting is unknown, out of range, or not possible here.
+        """
+        count = architecture.depth(self.model)
+        POOLINGS[pooling]
+        if template.count(TEXT) != 1:
+            raise ValueError(f"a template holds {TEXT} exactly once; got {template!r}")
+        chosen = [count] if layers is None else [self.layer_index(layer, count) for layer in layers]
+        parsed = Temperature.parse(temperature, count)
+        prepare(self.model, attention, self.native_is_causal)
+        set_temperature(self.model, parsed)
+        self.attention, self.temperature, self.pooling = attention, temperature, pooling
+        self.template, self.pool_template, self.layers = template, pool_template, chosen
+        self.sink = sink
+        self._sink_id = self._find_sink()
+        self.count_frequencies([pooling])
+        self._set_tokenizer(padding_side, max_length)
+
+    def _set_tokenizer(self, padding_side: str | None, max_length: int | None) -> None:
+        """The padding side and the length of texts, within what the model's positions allow."""
+        if padding_side not in (None, "left", "right"):
+            raise ValueError(f"padding_side is 'left' or 'right'; got {padding_side!r}")
+        config = self.model.config.get_text_config()
+        most = getattr(config, "max_position_embeddings", None) or max_length
+        if max_length is not None and not 1 <= max_length <= most:  # type: ignore[operator]
+            raise ValueError(
+                f"max_length {max_length} is outside 1 .. {most}, the positions of "
+                f"{config.model_type}"
+            )
+        self.tokenizer.padding_side = padding_side or self.tokenizer.padding_side
+        self.tokenizer.model_max_length = max_length or self.tokenizer.model_max_length
+
+    @property
+    def padding_side(self) -> str:
+        """The side on which batches are padded; it never changes an embedding."""
+        return self.tokenizer.padding_side
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens after which a text is cut; None where the tokenizer knows no limit."""
+        length = self.tokenizer.model_max_length
+        return None if length > 10**9 else int(length)
+
+    @staticmethod
+    def layer_index(layer: int, count: int) -> int:
+        """A layer index as 0 .. L."""
+        if not -count - 1 <= layer <= count:
+            raise ValueError(
+                f"layer {layer} does not exist; this model has hidden states 0 "
+                f"(embeddings) to {count} (last), or {-count - 1} to -1 from the end"
+            )
+        return layer % (count + 1)
+
+    def _find_sink(self) -> int | None:
+        """The id of the sink token."""
+        if self.sink is None:
+            return None
+        found = self.tokenizer.convert_tokens_to_ids(self.sink)
+        unknown = found == self.tokenizer.unk_token_id and self.sink != self.tokenizer.unk_token
+        if found is None or unknown:
+            special = ", ".join(self.tokenizer.all_special_tokens)
+            raise ValueError(
+                f"the sink {self.sink!r} is no token of this tokenizer; special "
+                f"tokens are {special}"
+            )
+        return int(found)
+
+    # --- texts to tokens -------------------------------------------------------------------
+
+    def tokenise(
+        self, texts: Sequence[str], prompt: str | None = None, max_length: int | None = None
+    ) -> list[TokenisedText]:
+        """The token ids of each text, cut to the model's length.
+
+        What is cut is the end of the *text*: the rest of the template and the special tokens
+        after it stay, so that the last token keeps its meaning.
+
+        Raises:
+            TypeError: something is not a string.
+            ValueError: a text is empty, blank or gives no token; the template alone is too long;
+                ``attention="prefix"`` without an instruction before the text.
+        """
+        check_texts(texts)
+        before, after = self.template.split(TEXT)
+        before = (prompt or "") + before
+        plain = not before and not after
+        if not plain and not self.tokenizer.is_fast:
+            raise ValueError(
+                f"{type(self.tokenizer).__name__} gives no character offsets, which "
+                "templates and prompts need; use a fast tokenizer"
+            )
+        batch = self.tokenizer(
+            [before + text + after for text in texts],
+            add_special_tokens=True,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_special_tokens_mask=True,
+            return_offsets_mapping=not plain,
+            verbose=False,
+        )
+        limit = min(max_length or self.max_seq_length, self.max_seq_length)
+        result = []
+        for row, text in enumerate(texts):
+            special = batch["special_tokens_mask"][row]
+            inside = [not flag for flag in special]
+            if not plain:
+                start, end = len(before), len(before) + len(text)
+                spans = batch["offset_mapping"][row]
+                inside = [
+                    ordinary and span[0] < end and span[1] > start
+                    for ordinary, span in zip(inside, spans, strict=True)
+                ]
+            result.append(self._one(row, text, batch["input_ids"][row], inside, limit))
+        return result
+
+    def _one(
+        self, row: int, text: str, ids: list[int], inside: list[bool], limit: int
+    ) -> TokenisedText:
+        """One text: cut to the limit, sink put in front, positions to pool marked."""
+        if True not in inside:
+            raise ValueError(f"text {row} ({text[:40]!r}) gives no token; drop it before encoding")
+        sink = self._sink_id is not None
+        if sink and ids[0] != self._sink_id:
+            ids, inside = [self._sink_id, *ids], [False, *inside]  # type: ignore[list-item]
+        cut = max(0, len(ids) - limit)
+        if cut:
+            own = [position for position, flag in enumerate(inside) if flag]
+            if cut >= len(own):
+                raise ValueError(
+                    f"template, prompt and special tokens leave no room for text {row}"
+                    f" within {limit} tokens; shorten them or raise max_length"
+                )
+            drop = set(own[-cut:])
+            ids = [value for place, value in enumerate(ids) if place not in drop]
+            inside = [value for place, value in enumerate(inside) if place not in drop]
+        prefix = inside.index(True)
+        pool = [not (sink and place == 0) for place in range(len(ids))]
+        if not self.pool_template:
+            special = set(self.tokenizer.all_special_ids)
+            pool = [
+                here or (place > prefix and ids[place] in special)
+                for place, here in enumerate(inside)
+            ]
+        return TokenisedText(ids, pool, prefix, cut)
+
+    def collate(self, texts: Sequence[TokenisedText]) -> dict[str, Any]:
+        """A padded batch: ``input_ids``, ``attention_mask``, ``pool_mask``, ``prefix_lengths``."""
+        width = max(len(text.ids) for text in texts)
+        left = self.tokenizer.padding_side == "left"
+        pad = self.tokenizer.pad_token_id or 0
+
+        def padded(rows: list[list[Any]], filler: Any) -> Tensor:
+            fill = [[filler] * (width - len(row)) for row in rows]
+            return torch.tensor(
+                [gap + row if left else row + gap for row, gap in zip(rows, fill, strict=True)]
+            )
+
+        if self.attention == "prefix" and any(text.prefix == 0 for text in texts):
+            raise ValueError(
+                "attention='prefix' needs an instruction before the text that all of "
+                f"it can see: give a template such as 'query: {TEXT}' or a prompt"
+            )
+        return {
+            "input_ids": padded([text.ids for text in texts], pad),
+            "attention_mask": padded([[1] * len(text.ids) for text in texts], 0),
+            "pool_mask": padded([text.pool for text in texts], False),
+            "prefix_lengths": torch.tensor([text.prefix for text in texts]),
+            "modality": "text",
+        }
+
+    def preprocess(
+        self,
+        inputs: Sequence[str],
+        prompt: str | None = None,  # type: ignore[override]
+        processing_kwargs: dict[str, Any] | None = None,
+        max_length: int | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """A padded batch of texts; warns once per batch of texts that were cut."""
+        if processing_kwargs:
+            raise ValueError(
+                "lab encoders take no processing_kwargs; set max_length, padding_side "
+                f"or template on the model; got {sorted(processing_kwargs)}"
+            )
+        texts = self.tokenise(inputs, prompt, max_length)
+        report_truncation(texts)
+        return self.collate(texts)
+
+    # --- tokens to pooled layers -----------------------------------------------------------
+
+    def count_frequencies(self, poolings: Sequence[str]) -> None:
+        """Count, once, the frequency of each token in the descriptions that ship in ``data/``.
+
+        Only if one of these poolings needs it; the result is saved with the model.
+        """
+        if self.frequency is not None or not any(needs_frequency(name) for name in poolings):
+            return
+        from lab import data
+
+        counts = torch.zeros(self.model.get_input_embeddings().num_embeddings, dtype=torch.long)
+        for name in REFERENCE_SETS:
+            texts = data.load(name, "dev").texts
+            batch = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+            ids = torch.tensor([token for ids in batch["input_ids"] for token in ids])
+            counts += torch.bincount(ids, minlength=len(counts))
+        self.frequency = (counts / counts.sum()).float()
+
+    def tokens(self, features: dict[str, Any]) -> Tokens:
+        """What the poolings need to know of a batch."""
+        mask = features.get("pool_mask")
+        mask = (features["attention_mask"] if mask is None else mask).bool()
+        if self.frequency is None:
+            return Tokens(mask)
+        return Tokens(mask, self.frequency.to(mask.device)[features["input_ids"]])
+
+    def read(
+        self,
+        features: dict[str, Any],
+        on_hidden: Callable[[int, Tensor], Tensor | None],
+        stop_after: int,
+    ) -> None:
+        """One forward pass over a batch under the settings; see :func:`lab.models.states.read`."""
+        mask = features["attention_mask"]
+        inputs = forward_kwargs(self.model, self.attention, mask, features.get("prefix_lengths"))
+        with temperature_of_batch(self.model, mask):
+            states.read(
+                self.model,
+                {"input_ids": features["input_ids"], **inputs},
+                on_hidden,
+                stop_after=stop_after,
+            )
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Add ``layer_embeddings`` (batch, layer, dim) and the deepest ``token_embeddings``."""
+        tokens, pool = self.tokens(features), POOLINGS[self.pooling]
+        pooled: dict[int, Tensor] = {}
+
+        def keep(layer: int, hidden: Tensor) -> None:
+            if layer in self.layers:
+                pooled[layer] = pool(hidden, tokens)
+                features["token_embeddings"] = hidden
+
+        self.read(features, keep, stop_after=max(self.layers))
+        features["layer_embeddings"] = torch.stack([pooled[layer] for layer in self.layers], 1)
+        return features
+
+    # --- saving ----------------------------------------------------------------------------
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Save weights, tokenizer, settings and token frequencies."""
+        super().save(output_path, *args, **kwargs)
+        if self.frequency is not None:
+            save_file({"frequency": self.frequency.cpu()}, Path(output_path) / FREQUENCIES)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> Self:
+        """Load a saved encoder with its settings; called by ``SentenceTransformer``."""
+        encoder = super().load(model_name_or_path, *args, **kwargs)
+        hub = {
+            key: kwargs[key]
+            for key in ("token", "cache_folder", "revision", "local_files_only")
+            if key in kwargs
+        }
+        saved = cls.load_file_path(model_name_or_path, FREQUENCIES, **hub)
+        if saved:
+            encoder.frequency = load_file(saved)["frequency"]
+        return encoder
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what can't be encoded, naming the row.
+
+    Raises:
+        TypeError: not a list of strings.
+        ValueError: an empty or blank text.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts is one string; give a list of texts")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"text {row} is a {type(text).__name__} ({str(text)[:40]!r}); "
+                "give strings, drop missing values before encoding"
+            )
+        if not text.strip():
+            raise ValueError(
+                f"text {row} is empty or blank ({text[:40]!r}); an embedding of "
+                "nothing would be an invention: drop such texts before encoding"
+            )
+
+
+def report_truncation(texts: Sequence[TokenisedText]) -> None:
+    """Warn of texts that were cut: how many, how much, against which limit."""
+    cut = [text for text in texts if text.cut]
+    if cut:
+        longest = max(len(text.ids) + text.cut for text in cut)
+        warnings.warn(
+            f"{len(cut)} of {len(texts)} texts are longer than the model's {len(cut[0].ids)} "
+            f"tokens and lost their end (longest {longest}, {sum(t.cut for t in cut)} tokens cut)",
+            TruncationWarning,
+            stacklevel=3,
+        )
+
+
+class LayerMix(Module):
+    """A weighted sum over the layers that the encoder pooled: the sentence embedding.
+
+    Args:
+        weights: one per pooled layer. Fixed as they are, or, when ``learned``, the start of a
+            scalar mix: gamma * sum_l softmax(w)_l h_l (ELMo, arXiv:1802.05365, equation 1).
+        name: what the mix is called in tables.
+        learned: whether softmax weights and gamma are trained.
+    """
+
+    config_keys: list[str] = ["weights", "name", "learned"]  # noqa: RUF012
+
+    def __init__(self, weights: Sequence[float], name: str = "last", learned: bool = False) -> None:
+        super().__init__()
+        self.name, self.learned = name, learned
+        self.weights = [float(weight) for weight in weights]
+        if learned:
+            self.scalars = nn.Parameter(torch.zeros(len(self.weights)))
+            self.gamma = nn.Parameter(torch.ones(()))
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Add ``sentence_embedding`` (batch, dim)."""
+        layers = features["layer_embeddings"]
+        if len(self.weights) == 1 and not self.learned:
+            features["sentence_embedding"] = layers[:, 0]
+            return features
+        weights = torch.tensor(self.weights, device=layers.device)
+        if self.learned:
+            weights = self.gamma * self.scalars.softmax(0)
+        mixed = torch.einsum("bld,l->bd", layers.float(), weights.float())
+        features["sentence_embedding"] = mixed.to(layers.dtype)
+        return features
+
+    def save(
+        self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any
+    ) -> None:
+        """Save the weights and, when learned, the parameters."""
+        self.save_config(output_path)
+        if self.learned:
+            self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, **kwargs: Any) -> Self:
+        """Load a saved mix; called by ``SentenceTransformer``."""
+        hub = {
+            key: value
+            for key, value in kwargs.items()
+            if key in ("subfolder", "token", "cache_folder", "revision", "local_files_only")
+        }
+        mix = cls(**cls.load_config(model_name_or_path, **hub))
+        if mix.learned:
+            cls.load_torch_weights(model_name_or_path, model=mix, **hub)
+        return mix

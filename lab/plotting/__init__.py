@@ -1,0 +1,333 @@
+"""Figures from the tidy table: ``(table, ..., ax) -> ax``, then :func:`save`.
+
+A figure function reads its table and nothing else, takes one row per mark and refuses a table that
+has two, so no average hides in a figure. Told apart by colour and by marker or line style at once
+(Okabe-Ito colours; cividis for numbers), figures survive grey print and colour blindness.
+
+Text is outlined (``svg.fonttype: path``) in the DejaVu fonts that matplotlib ships: the same bytes
+and the same look on every machine, with no font to install or to embed for a paper. Its price, text
+that cannot be searched, is paid by the alt text inside the file and the CSV beside it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from lab.plotting.columns import floats, grid, levels, measure, plain, require
+from lab.plotting.figures import Saved, save, save_interactive
+from lab.plotting.interactive import interactive_heat_map
+from lab.registry import unknown
+
+__all__ = [
+    "Saved", "forest", "heat_map", "interactive_heat_map", "layer_curves", "save",
+    "save_interactive", "scatter_map", "scores", "use_style",
+]  # fmt: skip
+
+# Okabe & Ito, "Color Universal Design" (2008): eight colours that the colour-blind tell apart.
+# Their yellow is last: it is the one that is faint on white paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")  # 11 and 8 share no factor:
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # 88 pairs of marker and colour
+COLOUR_MAP = "cividis"
+WIDTHS = {"column": 3.3, "page": 6.9}  # inches, of a two-column paper
+FAMILIES = {"sans": "DejaVu Sans", "serif": "DejaVu Serif"}
+ANNOTATED = 150  # cells; in more, numbers are too small to read
+
+
+def use_style(width: str | float = "page", family: str = "sans") -> None:
+    """Set matplotlib's defaults to print size; ``width`` is a name in WIDTHS or inches.
+
+    Raises:
+        LookupError: unknown width or family. ValueError: a width that is not positive.
+    """
+    if isinstance(width, str) and width not in WIDTHS:
+        raise LookupError(unknown("width", width, WIDTHS))
+    if family not in FAMILIES:
+        raise LookupError(unknown("family", family, FAMILIES))
+    inches = WIDTHS[width] if isinstance(width, str) else float(width)
+    if not 0 < inches < 100:
+        raise ValueError(f"a figure's width is in inches, above 0 and below 100; got {width!r}")
+    size = 7.5 if inches < 5 else 9.0
+    mpl.rcParams.update({
+        "figure.figsize": (inches, inches * 0.62), "figure.dpi": 110,
+        "figure.constrained_layout.use": True,
+        "font.family": "sans-serif" if family == "sans" else "serif",
+        "font.sans-serif": [FAMILIES["sans"]], "font.serif": [FAMILIES["serif"]],
+        "mathtext.fontset": "dejavusans" if family == "sans" else "dejavuserif",
+        "font.size": size, "axes.titlesize": size + 1, "axes.labelsize": size,
+        "xtick.labelsize": size - 1, "ytick.labelsize": size - 1, "legend.fontsize": size - 1,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+        "axes.linewidth": 0.7, "lines.linewidth": 1.4, "lines.markersize": 4.2,
+        "legend.frameon": False, "image.cmap": COLOUR_MAP,
+        "axes.prop_cycle": cycler(color=COLOURS),
+        "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
+        "svg.fonttype": "path", "pdf.fonttype": 42,
+    })  # fmt: skip
+
+
+def heat_map(
+    table: pd.DataFrame,
+    *,
+    rows: str,
+    columns: str,
+    value: str = "value",
+    ax: Axes | None = None,
+    label: str | None = None,
+    lower_is_better: bool = False,
+) -> Axes:
+    """One coloured cell per row of the table, the best outlined; a missing cell stays hatched.
+
+    Up to ANNOTATED cells also show their number. Intervals do not fit into a cell: they are in the
+    CSV that :func:`save` writes beside the figure.
+
+    Raises:
+        LookupError: a column that is not there.
+        ValueError: no rows, no numbers, an empty key, or two rows for one cell.
+    """
+    require(table, (rows, columns), (value,))
+    sides = levels(table[rows]), levels(table[columns])
+    values = grid(table, rows, columns, value, sides)
+    ax = _axes(ax, height=0.9 + 0.24 * len(values))
+    ax.set_facecolor("white")
+    ax.patch.set_hatch("////")
+    ax.patch.set_edgecolor("#bbbbbb")
+    image = ax.imshow(np.ma.masked_invalid(values), cmap=COLOUR_MAP, aspect="auto")
+    ax.set_yticks(range(len(sides[0])), [_text(name) for name in sides[0]])
+    ax.set_xticks(range(len(sides[1])), [_text(name) for name in sides[1]])
+    if max(len(_text(name)) for name in sides[1]) > 4:
+        ax.tick_params(axis="x", labelrotation=35)
+        for tick in ax.get_xticklabels():
+            tick.set(ha="right", rotation_mode="anchor")
+    ax.set(xlabel=columns.replace("_", " "), ylabel=rows.replace("_", " "))
+    best = np.nanmin(values) if lower_is_better else np.nanmax(values)
+    for row, column in np.argwhere(values == best):
+        ax.add_patch(
+            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=COLOURS[1], lw=2, zorder=3)
+        )
+    if values.size <= ANNOTATED:
+        _annotate(ax, values, image)
+    ax.figure.colorbar(image, ax=ax, label=_text(label or measure(table, value)), pad=0.02)
+    return ax
+
+
+def layer_curves(
+    table: pd.DataFrame, *, hue: str, ax: Axes | None = None, label: str | None = None
+) -> Axes:
+    """One line per ``hue`` over the layers, with its interval as a band.
+
+    Raises:
+        LookupError: a column that is not there.
+        ValueError: no rows, no numbers, an empty key, or two rows for one point.
+    """
+    require(table, (hue, "layer"), ("value", "low", "high"))
+    ax = _axes(ax)
+    for place, name in enumerate(levels(table[hue])):
+        line = table[table[hue] == name].sort_values("layer")
+        layer, value, low, high = (floats(line[c]) for c in ("layer", "value", "low", "high"))
+        colour = COLOURS[place % len(COLOURS)]
+        ax.fill_between(layer, low, high, color=colour, alpha=0.14, lw=0)
+        ax.plot(
+            layer, value, color=colour, label=_text(name), marker=MARKERS[place % len(MARKERS)],
+            linestyle=LINES[place % len(LINES)], markevery=max(1, len(layer) // 12),
+        )  # fmt: skip
+    ax.set(xlabel="layer (0 = token embeddings)", ylabel=_text(label or measure(table, "value")))
+    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    ax.grid(axis="y", color="#dddddd", lw=0.6)
+    ax.legend(title=hue.replace("_", " "), loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def forest(
+    comparisons: pd.DataFrame,
+    *,
+    rows: str | Sequence[str] = "setting",
+    ax: Axes | None = None,
+    level: float = 0.05,
+    label: str | None = None,
+) -> Axes:
+    """Paired differences with intervals around a zero line; filled = significant after Holm.
+
+    Beside each row stand n, the corrected p and the smallest p the test could have given
+    (``p_min``): where that is above ``level``, no data could have filled the marker.
+
+    Raises:
+        LookupError: a column that is not there.
+        ValueError: no rows, no numbers, an empty key, or two rows for one difference.
+    """
+    keys = [rows] if isinstance(rows, str) else list(rows)
+    require(comparisons, keys, ("difference", "low", "high", "p_holm", "p_min", "n"))
+    ax = _axes(ax, height=1.0 + 0.27 * len(comparisons))
+    names = comparisons[keys].map(_text).agg(" · ".join, axis=1)
+    significant = floats(comparisons["p_holm"]) < level
+    _intervals(ax, comparisons, "difference", [COLOURS[0]] * len(names), significant, ["o"])
+    ax.axvline(0, color="#444444", lw=0.8, zorder=1)
+    ax.set_yticks(range(len(names)), names)
+    notes = ax.secondary_yaxis("right")
+    notes.set_yticks(range(len(names)), [
+        f"n {n:.0f} · p {p:.2g} (min {least:.1g})"
+        for n, p, least in zip(*(floats(comparisons[c]) for c in ("n", "p_holm", "p_min")),
+                               strict=True)
+    ])  # fmt: skip
+    notes.tick_params(length=0)
+    notes.spines["right"].set_visible(False)
+    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=_text(label or _against(comparisons)))
+    marks = [
+        Line2D([], [], color=COLOURS[0], marker="o", mfc=face, label=text)
+        for face, text in (
+            (COLOURS[0], f"p < {level:g} after Holm"),
+            ("white", "not shown to differ"),
+        )
+    ]
+    ax.legend(handles=marks, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return ax
+
+
+def scores(
+    table: pd.DataFrame,
+    *,
+    rows: str | Sequence[str],
+    hue: str | None = None,
+    ax: Axes | None = None,
+    label: str | None = None,
+) -> Axes:
+    """One dot with its interval per row of the table, in the table's order, coloured by ``hue``.
+
+    Raises:
+        LookupError: a column that is not there.
+        ValueError: no rows, no numbers, an empty key, or two rows for one dot.
+    """
+    keys = [rows] if isinstance(rows, str) else list(rows)
+    require(table, keys + ([hue] if hue else []), ("value", "low", "high"))
+    ax = _axes(ax, height=0.8 + 0.24 * len(table))
+    names = levels(table[hue]) if hue else [""]
+    place = [names.index(name) for name in table[hue]] if hue else [0] * len(table)
+    colours = [COLOURS[p % len(COLOURS)] for p in place]
+    markers = [MARKERS[p % len(MARKERS)] for p in place]
+    _intervals(ax, table, "value", colours, np.ones(len(table), bool), markers)
+    ax.set_yticks(range(len(table)), table[keys].map(_text).agg(" · ".join, axis=1))
+    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=_text(label or measure(table, "value")))
+    ax.grid(axis="both", color="#e4e4e4", lw=0.6)
+    if hue:
+        _legend(ax, hue, names)
+    return ax
+
+
+def scatter_map(
+    points: pd.DataFrame,
+    *,
+    colour: str | None = None,
+    x: str = "x",
+    y: str = "y",
+    ax: Axes | None = None,
+) -> Axes:
+    """One dot per point at equal scale; numbers colour by cividis, names by colour and marker.
+
+    No ticks: the axes of a projection carry no unit.
+
+    Raises:
+        LookupError: a column that is not there.
+        ValueError: no rows, a coordinate or colour that is missing, or more names than marks.
+    """
+    require(points, [colour] if colour else [], (x, y), unique=False)
+    holes = int((np.isnan(floats(points[x])) | np.isnan(floats(points[y]))).sum())
+    if holes:
+        raise ValueError(f"{holes} of {len(points)} points have no {x!r} or {y!r}; drop them first")
+    ax = _axes(ax)
+    size = float(np.clip(2400 / len(points), 3, 28))
+    if colour and pd.api.types.is_numeric_dtype(points[colour]):
+        marks = ax.scatter(points[x], points[y], c=floats(points[colour]), s=size, lw=0)
+        ax.figure.colorbar(marks, ax=ax, label=colour.replace("_", " "), pad=0.02)
+    else:
+        names = levels(points[colour]) if colour else [""]
+        if len(names) > len(MARKERS):
+            raise ValueError(
+                f"{len(names)} values of {colour!r}, {len(MARKERS)} marks to tell them apart; "
+                "keep the most frequent ones and call the rest 'other'"
+            )
+        for place, name in enumerate(names):
+            part = points[points[colour] == name] if colour else points
+            ax.scatter(part[x], part[y], s=size, lw=0, alpha=0.8,
+                       color=COLOURS[place % len(COLOURS)], marker=MARKERS[place])  # fmt: skip
+        if colour:
+            _legend(ax, colour, names)
+    ax.set(xticks=[], yticks=[], aspect="equal")
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def _text(name: Any) -> str:
+    """As matplotlib may draw it: a dollar sign in data starts no formula."""
+    return plain(name).replace("$", r"\$")
+
+
+def _axes(ax: Axes | None, height: float | None = None) -> Axes:
+    """The axes given, or those of a new figure in the style's width and the height needed."""
+    import matplotlib.pyplot as plt
+
+    if ax is not None:
+        return ax
+    width, usual = mpl.rcParams["figure.figsize"]
+    return plt.subplots(figsize=(width, height or usual), layout="constrained")[1]
+
+
+def _against(comparisons: pd.DataFrame) -> str:
+    """What the differences are, with the baseline where the table has exactly one."""
+    names = comparisons["baseline"].unique() if "baseline" in comparisons.columns else []
+    what = f"difference from {plain(names[0])}" if len(names) == 1 else "paired difference"
+    metric = measure(comparisons, "value")
+    return what if metric == "value" else f"{what} · {metric}"
+
+
+def _annotate(ax: Axes, values: np.ndarray, image: Any) -> None:
+    """Write each cell's number, dark on light and light on dark."""
+    span = np.nanmax(np.abs(values))
+    digits = 1 if span >= 10 else 2
+    size = _cell_size(ax, values.shape[1])
+    for (row, column), number in np.ndenumerate(values):
+        if np.isnan(number):
+            continue
+        red, green, blue = (c**2.2 for c in to_rgb(image.cmap(image.norm(number))))
+        light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179  # WCAG: equal contrast there
+        ax.text(column, row, f"{number:.{digits}f}", ha="center", va="center",
+                color="black" if light else "white", size=size)  # fmt: skip
+
+
+def _cell_size(ax: Axes, columns: int) -> float:
+    """A font size at which four characters fit into a cell; axes fill 2/3 of a figure."""
+    points = ax.figure.bbox.width / ax.figure.dpi * 72 * 0.68 / columns
+    return float(np.clip(points / 2.9, 3.5, mpl.rcParams["font.size"] - 1))
+
+
+def _intervals(
+    ax: Axes,
+    table: pd.DataFrame,
+    value: str,
+    colours: Sequence[str],
+    filled: np.ndarray,
+    markers: Sequence[str],
+) -> None:
+    """Dots with their intervals, one line each from the top; an unknown interval is not drawn."""
+    low, middle, high = (floats(table[c]) for c in ("low", value, "high"))
+    ax.hlines(range(len(table)), low, high, colors=list(colours), lw=1.6, zorder=2)
+    for place, (number, colour, full) in enumerate(zip(middle, colours, filled, strict=True)):
+        ax.plot(number, place, color=colour, marker=markers[place % len(markers)],
+                mfc=colour if full else "white", ms=5, zorder=3)  # fmt: skip
+
+
+def _legend(ax: Axes, title: str, names: Sequence[Any]) -> None:
+    """Colour and marker of every level, right of the axes."""
+    marks = [
+        Line2D([], [], ls="", marker=MARKERS[place % len(MARKERS)], label=_text(name),
+               color=COLOURS[place % len(COLOURS)])
+        for place, name in enumerate(names)
+    ]  # fmt: skip
+    title = title.replace("_", " ")
+    ax.legend(handles=marks, title=title, loc="center left", bbox_to_anchor=(1.0, 0.5))

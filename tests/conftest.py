@@ -1,0 +1,49 @@
+"""Shared by all tests: no network, one thread a process, figures closed."""
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator of its own for every test."""
+    return np.random.default_rng(20241121)
+
+
+def _installed(checkpoint: str) -> bool:
+    from lab.models.checkpoints import CHECKPOINTS
+
+    return CHECKPOINTS[checkpoint].present()
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The packaged sentence encoder; skips with the command that installs it."""
+    if not _installed("minilm-l6"):
+        pytest.skip("weights missing: run `make models`")
+    from lab.models import load
+
+    return load("minilm-l6")
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The packaged causal LLM; skips with the command that installs it."""
+    if not _installed("smollm2-135m"):
+        pytest.skip("weights missing: run `make models`")
+    from lab.models import load
+
+    return load("smollm2-135m")
+
+
+@pytest.fixture
+def mirror() -> str:
+    """The data mirror; skips when LAB_DATA is not set."""
+    if not os.environ.get("LAB_DATA"):
+        pytest.skip("no mirror: set LAB_DATA to a folder in the layout of data/README.md")
+    return os.environ["LAB_DATA"]

@@ -1,0 +1,351 @@
+import csv
+import hashlib
+import json
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from lab import plotting
+
+ALT = "Spearman correlation by pooling and layer; mean at layer two is highest"
+
+
+@pytest.fixture(autouse=True)
+def a_style_of_its_own():
+    with mpl.rc_context():
+        mpl.use("agg")
+        plotting.use_style()
+        yield
+        plt.close("all")
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"attention": attention, "layer": layer, "pooling": pooling, "dataset": "toy",
+         "metric": "spearman", "value": value, "low": value - 2, "high": value + 1, "n": 50}
+        for attention in ("causal", "bidirectional")
+        for pooling in ("last", "mean", "first")
+        for layer in (2, 0, 1)
+        for value in [float(rng.uniform(10, 60))]
+    ]  # fmt: skip
+    return pd.DataFrame(rows).astype({"layer": "Int64", "n": "Int64"})
+
+
+@pytest.fixture
+def causal(table):
+    return table[table["attention"] == "causal"]
+
+
+@pytest.fixture
+def comparisons():
+    return pd.DataFrame({
+        "setting": ["mean", "max", "first"], "baseline": "last", "metric": "spearman",
+        "difference": [3.0, 0.2, -4.0], "low": [1.0, -1.0, -6.0], "high": [5.0, 1.5, -2.0],
+        "p": [0.004, 0.6, 0.002], "p_holm": [0.008, 0.6, 0.006], "p_min": 0.001, "n": 120,
+    })  # fmt: skip
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_every_cell_of_a_heat_map_is_the_table_s_value_in_its_place(causal):
+    ax = plotting.heat_map(causal, rows="pooling", columns="layer")
+    drawn = np.asarray(ax.images[0].get_array())
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["last", "mean", "first"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1", "2"]
+    for row in causal.itertuples():
+        assert drawn[["last", "mean", "first"].index(row.pooling), row.layer] == row.value
+
+
+@pytest.mark.parametrize(("lower", "pick"), [(False, "idxmax"), (True, "idxmin")])
+def test_the_best_cell_of_a_heat_map_is_outlined(causal, lower, pick):
+    ax = plotting.heat_map(causal, rows="pooling", columns="layer", lower_is_better=lower)
+    best = causal.loc[getattr(causal["value"], pick)()]
+    (box,) = ax.patches
+    at = (int(best["layer"]) - 0.5, ["last", "mean", "first"].index(best["pooling"]) - 0.5)
+    assert box.get_xy() == at
+
+
+def test_a_missing_cell_stays_empty_and_is_not_called_a_number(causal):
+    ax = plotting.heat_map(causal.iloc[1:], rows="pooling", columns="layer")
+    assert ax.images[0].get_array().mask.sum() == 1
+    assert len(texts(ax)) == 8
+
+
+def test_only_cells_that_can_be_read_are_annotated():
+    many = pd.DataFrame({"a": np.repeat(range(20), 20), "b": np.tile(range(20), 20), "value": 1.0})
+    many["value"] += np.arange(400)
+    assert not texts(plotting.heat_map(many, rows="a", columns="b"))
+
+
+def test_a_number_in_a_cell_has_contrast_with_the_cell(causal):
+    ax = plotting.heat_map(causal, rows="pooling", columns="layer")
+    image = ax.images[0]
+    for text in ax.texts:
+        column, row = (int(x) for x in text.get_position())
+        cell = image.cmap(image.norm(image.get_array()[row, column]))[:3]
+        light = sorted(
+            sum(w * c**2.2 for w, c in zip((0.2126, 0.7152, 0.0722), rgb, strict=True))
+            for rgb in (cell, to_rgb(text.get_color()))
+        )
+        assert (light[1] + 0.05) / (light[0] + 0.05) > 4.4, text
+
+
+def test_layer_curves_go_through_the_points_in_the_order_of_the_layers(causal):
+    ax = plotting.layer_curves(causal, hue="pooling")
+    assert [line.get_label() for line in ax.lines] == ["last", "mean", "first"]
+    for line, (_, part) in zip(ax.lines, causal.groupby("pooling", sort=False), strict=True):
+        part = part.sort_values("layer")
+        np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
+        np.testing.assert_array_equal(line.get_ydata(), part["value"])
+    band = ax.collections[0].get_paths()[0].vertices
+    last = causal[causal["pooling"] == "last"]
+    assert {*last["low"], *last["high"]} <= set(band[:, 1])
+
+
+def test_forty_curves_are_forty_pairs_of_colour_and_marker():
+    names = np.repeat([f"p{i}" for i in range(40)], 2)
+    many = pd.DataFrame({"pooling": names, "layer": [0, 1] * 40, "value": 1.0, "low": 0, "high": 2})
+    lines = plotting.layer_curves(many, hue="pooling").lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 40
+
+
+def test_the_first_eight_curves_differ_in_grey_print_too():
+    names = np.repeat([f"p{i}" for i in range(8)], 2)
+    many = pd.DataFrame({"pooling": names, "layer": [0, 1] * 8, "value": 1.0, "low": 0, "high": 2})
+    lines = plotting.layer_curves(many, hue="pooling").lines
+    assert len({line.get_marker() for line in lines}) == 8
+
+
+def test_a_forest_fills_exactly_the_differences_that_holm_leaves(comparisons):
+    ax = plotting.forest(comparisons)
+    marks = [line for line in ax.lines if line.get_marker() == "o"]
+    filled = [line.get_markerfacecolor() != "white" for line in marks]
+    assert filled == [True, False, True]
+    assert [line.get_xdata()[0] for line in marks] == [3.0, 0.2, -4.0]
+    spans = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert spans == [[1.0, 5.0], [-1.0, 1.5], [-6.0, -2.0]]
+    assert ax.get_xlabel() == "difference from last · spearman"
+
+
+def test_a_forest_says_n_and_the_smallest_p_that_was_possible(comparisons):
+    ax = plotting.forest(comparisons)
+    notes = [label.get_text() for label in ax.child_axes[0].get_yticklabels()]
+    assert notes[0] == "n 120 · p 0.008 (min 0.001)"
+
+
+def test_scores_show_one_dot_with_its_interval_per_row(table):
+    final = table[table["layer"] == 2]
+    ax = plotting.scores(final, rows=["pooling", "attention"], hue="attention")
+    np.testing.assert_array_equal([line.get_xdata()[0] for line in ax.lines], final["value"])
+    assert ax.get_yticklabels()[0].get_text() == "last · causal"
+    assert len({line.get_color() for line in ax.lines}) == 2
+
+
+def test_a_map_colours_names_apart_and_numbers_by_scale():
+    rng = np.random.default_rng(1)
+    points = pd.DataFrame(rng.normal(size=(30, 2)), columns=["x", "y"])
+    points["topic"], points["norm"] = ["a", "b", "c"] * 10, rng.random(30)
+    by_name = plotting.scatter_map(points, colour="topic")
+    assert [len(marks.get_offsets()) for marks in by_name.collections] == [10, 10, 10]
+    by_number = plotting.scatter_map(points, colour="norm")
+    np.testing.assert_array_equal(by_number.collections[0].get_array(), points["norm"])
+    with pytest.raises(ValueError, match="30 values of 'name', 11 marks"):
+        plotting.scatter_map(points.assign(name=[f"t{i}" for i in range(30)]), colour="name")
+    with pytest.raises(ValueError, match="1 of 30 points have no 'x' or 'y'"):
+        plotting.scatter_map(points.assign(x=[np.nan, *range(29)]))
+
+
+def test_dollar_signs_in_data_start_no_formula(causal, tmp_path):
+    odd = causal.assign(pooling=causal["pooling"].replace("mean", r"cost $\frac{ $5"))
+    figure = plotting.heat_map(odd, rows="pooling", columns="layer").figure
+    assert plotting.save(figure, odd, tmp_path, "odd", alt=ALT).path.is_file()
+
+
+DRAW = {
+    "heat_map": lambda t: plotting.heat_map(t, rows="pooling", columns="layer"),
+    "layer_curves": lambda t: plotting.layer_curves(t, hue="pooling"),
+    "scores": lambda t: plotting.scores(t, rows=["pooling", "layer"]),
+    "interactive_heat_map": lambda t: plotting.interactive_heat_map(
+        t, rows="pooling", columns="layer", frame="dataset"
+    ),
+}
+
+
+@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
+class TestEveryFigureRefuses:
+    def test_an_empty_table(self, draw, causal):
+        with pytest.raises(ValueError, match="the table has no rows"):
+            draw(causal.iloc[:0])
+
+    def test_a_missing_column(self, draw, causal):
+        with pytest.raises(LookupError, match=r"no column named 'pooling'; .* did you mean"):
+            draw(causal.rename(columns={"pooling": "poolings"}))
+
+    def test_a_column_without_any_number(self, draw, causal):
+        with pytest.raises(ValueError, match="'value' holds no number in any of its 9 rows"):
+            draw(causal.assign(value=np.nan))
+
+    def test_an_infinite_number(self, draw, causal):
+        with pytest.raises(ValueError, match="'value' is infinite in 9 of 9 rows"):
+            draw(causal.assign(value=np.inf))
+
+    def test_an_empty_key(self, draw, causal):
+        with pytest.raises(ValueError, match="'pooling' is empty in 3 of 9 rows"):
+            draw(causal.assign(pooling=causal["pooling"].where(causal["pooling"] != "mean")))
+
+    def test_two_rows_for_one_mark_and_names_what_tells_them_apart(self, draw, table):
+        with pytest.raises(ValueError, match=r"2 rows for one mark .*differ in attention"):
+            draw(table)
+
+
+def test_styles_have_names_and_sizes():
+    plotting.use_style("column", "serif")
+    assert mpl.rcParams["figure.figsize"][0] == 3.3
+    plotting.use_style(5.5)
+    assert mpl.rcParams["figure.figsize"][0] == 5.5
+    with pytest.raises(LookupError, match="did you mean 'column'"):
+        plotting.use_style("columns")
+    with pytest.raises(LookupError, match="no family named 'mono'"):
+        plotting.use_style("page", "mono")
+    with pytest.raises(ValueError, match="in inches"):
+        plotting.use_style(-1)
+
+
+def saved_heat(causal, folder, **options):
+    figure = plotting.heat_map(causal, rows="pooling", columns="layer").figure
+    return plotting.save(figure, causal, folder, "heat", **{"alt": ALT, **options})
+
+
+def test_the_same_figure_is_the_same_bytes(causal, tmp_path):
+    one, two = (saved_heat(causal, tmp_path / name) for name in "ab")
+    for suffix in (".svg", ".csv", ".json"):
+        first, second = one.path.with_suffix(suffix), two.path.with_suffix(suffix)
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_saved_svg_is_an_image_with_title_and_description_and_needs_no_font(causal, tmp_path):
+    alt = "Rows <first & last>: mean is highest at layer two"
+    svg = saved_heat(causal, tmp_path, alt=alt, caption="A & B").path.read_text(encoding="utf-8")
+    root = ElementTree.fromstring(svg)
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.attrib["role"] == "img"
+    assert root.find(f"{space}title").text == "A & B"
+    assert root.find(f"{space}desc").text == alt
+    assert root.find(f".//{space}text") is None
+    assert mpl.__version__ not in svg
+
+
+def test_the_table_lies_beside_the_figure_and_the_digests_are_theirs(causal, tmp_path):
+    path = saved_heat(causal, tmp_path, caption="Where it is.").path
+    assert path == tmp_path / "figures" / "heat.svg"
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert (about["kind"], about["alt"], about["caption"]) == ("static", ALT, "Where it is.")
+    for name, digest in about["sha256"].items():
+        assert hashlib.sha256((path.parent / name).read_bytes()).hexdigest() == digest
+    with path.with_suffix(".csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["value"]) for row in rows] == causal["value"].tolist()
+    assert sorted(p.name for p in path.parent.iterdir()) == ["heat.csv", "heat.json", "heat.svg"]
+
+
+@pytest.mark.parametrize("alt", ["", "A heat map", "   short   alt   ", "\n" * 40])
+def test_an_alt_text_that_says_nothing_is_refused(causal, tmp_path, alt):
+    with pytest.raises(ValueError, match="alt text must say what the figure shows"):
+        saved_heat(causal, tmp_path, alt=alt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_names_control_characters_and_empty_tables_are_refused(causal, tmp_path):
+    figure = plotting.heat_map(causal, rows="pooling", columns="layer").figure
+    for name in ("../heat", "Heat", "", "heat.svg"):
+        with pytest.raises(ValueError, match="a figure's name is"):
+            plotting.save(figure, causal, tmp_path, name, alt=ALT)
+    with pytest.raises(ValueError, match="control character"):
+        plotting.save(figure, causal, tmp_path, "heat", alt=ALT + "\x00")
+    with pytest.raises(ValueError, match="empty table"):
+        plotting.save(figure, causal.iloc[:0], tmp_path, "heat", alt=ALT)
+
+
+def test_a_disk_that_fills_up_leaves_the_earlier_figure(causal, tmp_path, monkeypatch):
+    path = saved_heat(causal, tmp_path).path
+    before = {p: p.read_bytes() for p in path.parent.iterdir()}
+    write = type(path).write_bytes
+
+    def full(self, data):
+        if "csv" in self.name:
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(type(path), "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        saved_heat(causal, tmp_path, alt="Another text that describes the same figure")
+    assert {p: p.read_bytes() for p in path.parent.iterdir()} == before
+
+
+def test_a_saved_figure_shows_itself_with_its_alt_text(causal, tmp_path):
+    from IPython.core.formatters import DisplayFormatter
+
+    saved = saved_heat(causal, tmp_path)
+    formatter = DisplayFormatter(active_types=["text/plain", "image/svg+xml"])
+    data, metadata = formatter.format(saved)
+    assert data["image/svg+xml"] == saved.path.read_text(encoding="utf-8")
+    assert data["text/plain"] == ALT
+    assert metadata["image/svg+xml"]["alt"] == ALT
+    assert not plt.get_fignums()
+
+
+def test_a_slider_has_one_step_per_value_and_every_cell_its_value(table):
+    figure = plotting.interactive_heat_map(
+        table, rows="pooling", columns="attention", frame="layer"
+    )
+    assert [frame.name for frame in figure.frames] == ["0", "1", "2"]
+    assert [step.label for step in figure.layout.sliders[0].steps] == ["0", "1", "2"]
+    for row in table.itertuples():
+        (heat,) = figure.frames[row.layer].data
+        at = (list(heat.y).index(row.pooling), list(heat.x).index(row.attention))
+        assert heat.z[at] == row.value
+        assert f"[{row.low:.3f}, {row.high:.3f}] n 50" in heat.hovertext[at[0]][at[1]]
+
+
+def test_markup_in_data_is_shown_by_plotly_and_not_obeyed(table):
+    evil = "</script><img src=x onerror=alert(1)>"
+    odd = table.assign(pooling=table["pooling"].replace("mean", evil))
+    figure = plotting.interactive_heat_map(odd, rows="pooling", columns="layer", frame="attention")
+    text = figure.to_json()
+    assert "<img" not in text.replace("\\u003c", "<")
+    assert "&lt;img src=x onerror=alert(1)" in text.replace("\\u003c", "<").replace("\\u0026", "&")
+
+
+def test_an_interactive_figure_is_saved_like_any_other(table, tmp_path):
+    def saved(folder):
+        figure = plotting.interactive_heat_map(
+            table, rows="pooling", columns="attention", frame="layer"
+        )
+        return plotting.save_interactive(figure, table, folder, "slider", alt=ALT)
+
+    one, two = saved(tmp_path / "a"), saved(tmp_path / "b")
+    assert one.path.name == "slider.plotly.json"
+    assert one.path.read_bytes() == two.path.read_bytes()
+    about = json.loads(one.path.with_name("slider.json").read_text(encoding="utf-8"))
+    assert (about["kind"], about["alt"]) == ("interactive", ALT)
+    data, metadata = one._repr_mimebundle_()
+    assert set(data) == {"application/vnd.plotly.v1+json", "text/plain"}
+    assert metadata["application/vnd.plotly.v1+json"]["alt"] == ALT
+
+
+def test_a_static_and_an_interactive_figure_do_not_share_a_name(causal, table, tmp_path):
+    saved_heat(causal, tmp_path)
+    figure = plotting.interactive_heat_map(
+        table, rows="pooling", columns="layer", frame="attention"
+    )
+    with pytest.raises(ValueError, match="'heat' exists and is not interactive"):
+        plotting.save_interactive(figure, table, tmp_path, "heat", alt=ALT)
