@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 refused (also every usage error: click's own 2 means a fai
 """
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -39,6 +40,13 @@ data_app = typer.Typer(help="What data sets there are; fetch one into the mirror
 app.add_typer(data_app, name="data")
 
 Notebook = Annotated[str, typer.Argument(help="A path, a number (01) or a name (01_pooling).")]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Run folders, or a folder of runs: the newest finished one of each notebook.",
+        metavar="RUN...",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
@@ -72,7 +80,7 @@ def list_notebooks() -> None:
     from lab import reading
 
     table = Table("notebook", "question", "claim", "time")
-    for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+    for path in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")):
         content = reading.load(path)
         card = reading.card(content)
         table.add_row(
@@ -166,16 +174,29 @@ def models(as_json: AsJson = False) -> None:
 
 @app.command()
 def export(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    runs: Runs,
     out: Annotated[Path, typer.Option(help="The folder of the page.")] = Path("site"),
 ) -> None:
     """Pages that need no network, one for each run."""
     from lab import export as pages
     from lab import manifest
 
-    for folder in runs:
-        manifest.read(folder)
-    sys.stdout.write(f"{pages.export(list(runs), out)}\n")
+    sys.stdout.write(f"{pages.export(manifest.latest(runs), out)}\n")
+
+
+@app.command()
+def figures(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(help="The folder of the figures.")] = paths.FIGURES,
+) -> None:
+    """Copy the figures of runs, with their data, as the reference: OUT/NOTEBOOK/."""
+    from lab import manifest
+
+    for folder in manifest.latest(runs):
+        target = out / Path(manifest.read(folder)["identity"]["notebook"]).stem
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(folder / "figures", target)
+        sys.stdout.write(f"{target}\n")
 
 
 @app.command()
@@ -205,7 +226,7 @@ def find(notebook: str) -> Path:
     path = Path(notebook)
     if path.suffix or path.is_file():
         return path
-    known = {file.stem: file for file in sorted(paths.NOTEBOOKS.glob("*.ipynb"))}
+    known = {file.stem: file for file in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))}
     start = notebook.zfill(2) + "_" if notebook.isdigit() else notebook
     fitting = [stem for stem in known if stem == notebook] or [
         s for s in known if s.startswith(start)

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,30 @@ def read(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is not a run folder: it has no {NAME}") from None
     except ValueError as error:
         raise ValueError(f"{folder / NAME} is damaged ({error}); move the folder away") from None
+
+
+def latest(roots: Iterable[Path]) -> list[Path]:
+    """Run folders as they are; of any other folder, the newest finished run of each notebook.
+
+    Raises:
+        ValueError: a folder that is no run and holds no finished one.
+    """
+    folders = []
+    for root in roots:
+        if (root / NAME).is_file():
+            folders.append(root)
+            continue
+        newest: dict[str, tuple[str, Path]] = {}
+        for file in sorted(root.glob(f"*/*/{NAME}")):
+            outcome = read(file.parent)["outcome"]
+            if outcome["state"] == "ok":
+                found = (outcome["finished"], file.parent)
+                slug = file.parent.parent.name
+                newest[slug] = max(found, newest.get(slug, found))
+        if not newest:
+            raise ValueError(f"{root} is no run folder and holds no finished run; `lab run` first")
+        folders += [folder for _, (_, folder) in sorted(newest.items())]
+    return folders
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:

@@ -12,13 +12,14 @@ and decorate it with ``@POOLINGS``. To add a layer mix, write ``n -> weights`` a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lab.registry import Registry
-from lab.shapes import Hidden, Mask, Pooled, Weights, checked
+from lab.shapes import Hidden, Pooled, Weights, checked
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,26 @@ class Tokens:
     def rank(self) -> Tensor:
         """(batch, seq) 1, 2, 3, ... over the tokens that count; pads repeat the last number."""
         return self.mask.cumsum(-1)
+
+    @cached_property
+    def outside(self) -> Tensor:
+        """Positions that do not count, numbered through the flattened (batch x seq)."""
+        return (~self.mask).flatten().nonzero().flatten()
+
+    def fill(self, hidden: Tensor, value: float) -> Tensor:
+        """A copy of the states with ``value`` at the positions that do not count.
+
+        Whole rows are overwritten, so NaN in a pad stays out; a broadcast ``masked_fill`` takes
+        several times as long.
+
+        Raises:
+            TypeError: states and tokens differ in batch or seq.
+        """
+        if hidden.shape[-3:-1] != self.mask.shape:
+            raise TypeError(f"states (*layer, batch, seq, dim) = {tuple(hidden.shape)} do not fit "
+                            f"a token mask (batch, seq) = {tuple(self.mask.shape)}")
+        rows = hidden.flatten(-3, -2).index_fill(-2, self.outside, value)
+        return rows.unflatten(-2, self.mask.shape)
 
 
 class Pooling(Protocol):
@@ -89,18 +110,18 @@ class WeightedSum:
 
     def __call__(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """The weighted sum over the tokens of every text: (*layer, batch, dim)."""
-        return weighted_sum(hidden, self.weights(tokens), tokens.mask)
+        return weighted_sum(hidden, self.weights(tokens), tokens)
 
 
 @checked
-def weighted_sum(hidden: Hidden, weights: Weights, mask: Mask) -> Pooled:
+def weighted_sum(hidden: Hidden, weights: Weights, tokens: Tokens) -> Pooled:
     """The sum over seq of weights x hidden: (*layer, batch, dim) in the dtype of ``hidden``.
 
-    Positions outside ``mask`` are replaced by zero first, so that even NaN in a pad stays out.
+    Positions that do not count are replaced by zero first, so that even NaN in a pad stays out.
     Sums run in float32: half precision loses the tail of long texts.
     """
-    states = hidden.float().masked_fill(~mask[..., None], 0.0)
-    return torch.einsum("...bsd,bs->...bd", states, weights.float()).to(hidden.dtype)
+    states = tokens.fill(hidden.float(), 0.0)
+    return _sum(weights.float(), states).to(hidden.dtype)
 
 
 def weighting(weights: Callable[[Tokens], Tensor]) -> Callable[[Tokens], Tensor]:
@@ -118,6 +139,11 @@ def frequency_weighting(weights: Callable[[Tokens], Tensor]) -> Callable[[Tokens
 def needs_frequency(name: str) -> bool:
     """Whether the pooling of this name reads the frequency of each token."""
     return getattr(POOLINGS[name], "needs_frequency", False)
+
+
+def _sum(weights: Tensor, states: Tensor) -> Tensor:
+    """Weights (..., seq) times states (..., seq, dim), summed over seq (einsum would copy)."""
+    return (weights.unsqueeze(-2) @ states).squeeze(-2)
 
 
 def _normalised(weights: Tensor, mask: Tensor) -> Tensor:
@@ -220,33 +246,33 @@ def norm_weighted_mean(hidden: Hidden, tokens: Tokens) -> Pooled:
     Norms as word importance: Schakel & Wilson (arXiv:1508.02297, section 3).
     States that are all zero fall back to equal weights, the limit of vanishing equal norms.
     """
-    states = hidden.float().masked_fill(~tokens.mask[..., None], 0.0)
+    states = tokens.fill(hidden.float(), 0.0)
     norms = states.norm(dim=-1)
     total = norms.sum(-1, keepdim=True)
     weights = torch.where(total > 0, norms / total.clamp_min(torch.finfo(norms.dtype).tiny),
                           mean(tokens))
-    return torch.einsum("...bsd,...bs->...bd", states, weights).to(hidden.dtype)
+    return _sum(weights, states).to(hidden.dtype)
 
 
 @POOLINGS.named("max")
 @checked
 def maximum(hidden: Hidden, tokens: Tokens) -> Pooled:
     """The largest value of each dimension over the tokens (InferSent, arXiv:1705.02364)."""
-    return hidden.masked_fill(~tokens.mask[..., None], -torch.inf).amax(-2)
+    return tokens.fill(hidden, -torch.inf).amax(-2)
 
 
 @POOLINGS.named("min")
 @checked
 def minimum(hidden: Hidden, tokens: Tokens) -> Pooled:
     """The smallest value of each dimension over the tokens (arXiv:1803.01400, power -inf)."""
-    return hidden.masked_fill(~tokens.mask[..., None], torch.inf).amin(-2)
+    return tokens.fill(hidden, torch.inf).amin(-2)
 
 
 @POOLINGS
 @checked
 def log_mean_exp(hidden: Hidden, tokens: Tokens) -> Pooled:
     """The log of the mean of exp over the tokens: a soft maximum, between mean and max."""
-    states = hidden.float().masked_fill(~tokens.mask[..., None], -torch.inf)
+    states = tokens.fill(hidden.float(), -torch.inf)
     count = tokens.mask.sum(-1)[:, None].float()
     return (states.logsumexp(-2) - count.log()).to(hidden.dtype)
 
@@ -259,8 +285,8 @@ def cubic_power_mean(hidden: Hidden, tokens: Tokens) -> Pooled:
     The power mean of Rückle et al. (arXiv:1803.01400, section 3) with p = 3, where odd powers
     keep the sign.
     """
-    cubes = hidden.float().masked_fill(~tokens.mask[..., None], 0.0) ** 3
-    average = torch.einsum("...bsd,bs->...bd", cubes, mean(tokens))
+    cubes = tokens.fill(hidden.float(), 0.0).pow_(3)
+    average = _sum(mean(tokens), cubes)
     return (average.sign() * average.abs().pow(1 / 3)).to(hidden.dtype)
 
 

@@ -1,16 +1,18 @@
 """One forward pass, every read-out: all layers and all token poolings of a list of texts.
 
-States are pooled as they stream by and written to a file, so memory grows neither with the number
-of read-outs nor with the number of texts. Poolings that are weighted sums share one matrix product
-per layer.
+States are pooled as they stream by and each layer's read-outs go to a file at once, so memory
+grows neither with the number of read-outs nor with the number of texts (benchmarks/read_outs.py).
+Poolings that are weighted sums share one matrix product per layer.
 """
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +20,47 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lab.models import EmbeddingModel, architecture
-from lab.models.modules import TokenisedText, report_truncation
+from lab.models.texts import TokenisedText, report_truncation
 from lab.pooling import LAYER_MIXES, POOLINGS, Tokens, WeightedSum
 
 DEFAULT_POOLINGS = tuple(POOLINGS)
+
+
+class _Cells:
+    """Arrays (texts, dim) of float32 behind each other in a temporary file, which goes with it.
+
+    The room is taken at the first write: a full disk is found before hours of work, not after.
+    """
+
+    def __init__(self, folder: Path | None, cells: int, texts: int) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, prefix="lab-readouts-")
+        weakref.finalize(self, self._file.close)
+        self._cells, self._texts, self._dim = cells, texts, 0
+
+    def write(self, start: int, cell: int, pooled: np.ndarray) -> None:
+        """Put (cells, rows, dim) where it belongs: from this cell and this text on."""
+        if not self._dim:
+            self._reserve(pooled.shape[-1])
+        for place, rows in enumerate(pooled, cell):
+            self._file.seek((place * self._texts + start) * self._dim * 4)
+            self._file.write(rows.data)
+
+    def read(self, cell: int) -> np.ndarray:
+        """One cell (texts, dim)."""
+        rows = np.empty((self._texts, self._dim), dtype=np.float32)
+        self._file.seek(cell * rows.nbytes)
+        self._file.readinto(rows.data)
+        return rows
+
+    def _reserve(self, dim: int) -> None:
+        size = self._cells * self._texts * dim * 4
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, f"the read-outs need {size / 1e9:.1f} GB of temporary disk: "
+                          f"{error.strerror}; read fewer layers or poolings, or give another "
+                          "folder=") from error
+        self._dim = dim
 
 
 @dataclass(frozen=True)
@@ -44,8 +83,7 @@ class ReadOuts:
     cut: np.ndarray
     states: int
     _order: np.ndarray = field(repr=False)
-    _dim: int = field(repr=False)
-    _file: BinaryIO = field(repr=False)
+    _cells: _Cells = field(repr=False)
 
     def __getitem__(self, key: tuple[int, str]) -> np.ndarray:
         """The embeddings (texts, dim) of one layer (negative counts from the end), one pooling.
@@ -59,19 +97,16 @@ class ReadOuts:
             raise LookupError(f"({layer}, {pooling!r}) was not read; there are layers "
                               f"{self.layers} and poolings {', '.join(self.poolings)}")
         cell = self.layers.index(layer) * len(self.poolings) + self.poolings.index(pooling)
-        count = len(self.lengths) * self._dim
-        flat = np.empty(count, dtype=np.float32)
-        self._file.seek(cell * count * 4)
-        self._file.readinto(flat)  # type: ignore[attr-defined]
-        embeddings = np.empty((len(self.lengths), self._dim), dtype=np.float32)
-        embeddings[self._order] = flat.reshape(embeddings.shape)
+        stored = self._cells.read(cell)
+        embeddings = np.empty_like(stored)
+        embeddings[self._order] = stored
         return embeddings
 
     def mix(self, name: str, pooling: str) -> np.ndarray:
         """The embeddings (texts, dim) under a layer mix: pooling and fixed mixes commute."""
         weights = LAYER_MIXES[name](self.states).numpy()
-        return np.sum([weights[layer] * self[int(layer), pooling]
-                       for layer in np.flatnonzero(weights)], axis=0, dtype=np.float32)
+        return sum(weights[layer] * self[int(layer), pooling]
+                   for layer in np.flatnonzero(weights))
 
     def items(self) -> Iterator[tuple[tuple[int, str], np.ndarray]]:
         """Every ((layer, pooling), embeddings), one in memory at a time."""
@@ -104,64 +139,42 @@ def read_out(
         progress: show a bar after two seconds, unless in a batch run.
 
     Raises:
-        TypeError, ValueError: a bad text (which row), an unknown pooling, a missing layer.
+        TypeError, ValueError: a bad text (which row), no text, no pooling, a missing layer.
+        LookupError: an unknown pooling.
         FloatingPointError: a read-out is not finite (which text, from which layer on).
         OSError: no room for the file.
 
     Warns:
         TruncationWarning: texts that are longer than the model; ``ReadOuts.cut`` says which.
     """
-    tokenised = model.encoder.tokenise(texts, prompt)
+    wanted, names = _layers(model, layers), list(dict.fromkeys(poolings))
+    for what, given in (("texts", texts), ("layers", wanted), ("poolings", names)):
+        if not len(given):
+            raise ValueError(f"nothing to read: {what} is empty")
+    encoder = model.eval().encoder
+    encoder.count_frequencies(names)
+    tokenised = encoder.tokenise(texts, prompt)
     report_truncation(tokenised)
-    wanted = _layers(model, layers)
-    file = tempfile.TemporaryFile(dir=folder, prefix="lab-readouts-")
-    order: list[int] = []
-    dim = 0
-    batches = stream(model, tokenised, poolings=poolings, layers=wanted, token_budget=token_budget)
+    lengths = [len(text.ids) for text in tokenised]
+    batches = batches_by_tokens(
+        lengths, token_budget or (2048 if model.device.type == "cpu" else 32768))
+    cells = _Cells(folder, len(wanted) * len(names), len(texts))
     quiet = not progress or os.environ.get("LAB_MODE") == "batch"
+    start = 0
     with tqdm(total=len(texts), desc="read-outs", unit="text", delay=2, disable=quiet) as bar:
-        for rows, pooled in batches:
-            _check_finite(model, pooled, rows, texts, wanted)
-            dim = pooled.shape[-1]
-            _write(file, pooled, len(order), len(texts))
-            order += rows
+        for rows in batches:
+            finite = _pool_batch(model, [tokenised[row] for row in rows], names, wanted,
+                                 partial(cells.write, start))
+            if not finite.all():
+                bad = rows[int(np.flatnonzero(~finite)[0])]
+                raise FloatingPointError(model.describe_nonfinite(bad, texts[bad]))
+            start += len(rows)
             bar.update(len(rows))
     return ReadOuts(
-        layers=tuple(wanted), poolings=tuple(poolings), states=_states(model),
-        lengths=np.array([len(text.ids) for text in tokenised]),
-        cut=np.array([text.cut for text in tokenised]),
-        _order=np.array(order), _dim=dim, _file=file,
+        layers=tuple(wanted), poolings=tuple(names), states=_states(model),
+        lengths=np.array(lengths), cut=np.array([text.cut for text in tokenised]),
+        _order=np.concatenate(batches), _cells=cells,
     )
-
-
-def stream(
-    model: EmbeddingModel,
-    tokenised: Sequence[TokenisedText],
-    *,
-    poolings: Sequence[str],
-    layers: Sequence[int],
-    token_budget: int | None = None,
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Batches of (rows, embeddings (layer, pooling, row, dim) float32), longest texts first."""
-    encoder, device = model.encoder, model.device
-    encoder.count_frequencies(poolings)
-    model.eval()
-    budget = token_budget or (2048 if device.type == "cpu" else 32768)
-    for rows in batches_by_tokens([len(text.ids) for text in tokenised], budget):
-        features: dict[str, Any] = encoder.collate([tokenised[row] for row in rows])
-        features = {key: value.to(device) if isinstance(value, Tensor) else value
-                    for key, value in features.items()}
-        pool = _pool_all(poolings, encoder.tokens(features))
-        kept: dict[int, Tensor] = {}
-
-        def keep(layer: int, hidden: Tensor, pool: Any = pool, kept: Any = kept) -> None:
-            if layer in layers:
-                kept[layer] = pool(hidden)
-
-        with torch.inference_mode():
-            encoder.read(features, keep, stop_after=max(layers))
-            pooled = torch.stack([kept[layer] for layer in layers])
-        yield rows, pooled.cpu().numpy()
 
 
 def batches_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -175,22 +188,40 @@ def batches_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def _pool_all(poolings: Sequence[str], tokens: Tokens) -> Any:
+def _pool_batch(model: EmbeddingModel, texts: Sequence[TokenisedText], poolings: Sequence[str],
+                layers: Sequence[int], write: Callable[[int, np.ndarray], None]) -> np.ndarray:
+    """(texts,) whether all read-outs of a text are finite; ``write`` gets them layer by layer."""
+    encoder = model.encoder
+    features = {key: value.to(model.device) if isinstance(value, Tensor) else value
+                for key, value in encoder.collate(texts).items()}
+    pool = _pool_all(poolings, encoder.tokens(features))
+    finite = np.ones(len(texts), dtype=bool)
+
+    def keep(layer: int, hidden: Tensor) -> None:
+        if layer in layers:
+            pooled = pool(hidden).cpu().numpy()
+            finite[:] &= np.isfinite(pooled).all((0, 2))
+            write(layers.index(layer) * len(poolings), pooled)
+
+    with torch.inference_mode():
+        encoder.read(features, keep, stop_after=max(layers))
+    return finite
+
+
+def _pool_all(poolings: Sequence[str], tokens: Tokens) -> Callable[[Tensor], Tensor]:
     """A function hidden (batch, seq, dim) -> all poolings (pooling, batch, dim) in float32."""
     chosen = [POOLINGS[name] for name in poolings]
     linear = [place for place, pool in enumerate(chosen) if isinstance(pool, WeightedSum)]
     weights = None
     if linear:
         weights = torch.stack([chosen[place].weights(tokens) for place in linear], 1)
-    outside = ~tokens.mask[..., None]
-    padded = bool(outside.any())
 
     def pool(hidden: Tensor) -> Tensor:
         states = hidden.float()
         pooled: list[Any] = [None] * len(chosen)
         if weights is not None:
-            inside = states.masked_fill(outside, 0.0) if padded else states
-            for place, one in zip(linear, torch.bmm(weights, inside).unbind(1), strict=True):
+            sums = torch.bmm(weights, tokens.fill(states, 0.0)).unbind(1)
+            for place, one in zip(linear, sums, strict=True):
                 pooled[place] = one
         for place, function in enumerate(chosen):
             if pooled[place] is None:
@@ -206,31 +237,7 @@ def _states(model: EmbeddingModel) -> int:
 
 
 def _layers(model: EmbeddingModel, layers: Sequence[int] | None) -> list[int]:
-    """Layer indices as 0 .. L."""
-    states = _states(model)
-    return list(range(states)) if layers is None else [
-        model.encoder.layer_index(layer, states - 1) for layer in layers
-    ]
-
-
-def _check_finite(model: EmbeddingModel, pooled: np.ndarray, rows: list[int],
-                  texts: Sequence[str], layers: Sequence[int]) -> None:
-    """Raise for the first text whose read-out is not finite."""
-    if np.isfinite(pooled).all():
-        return
-    bad = rows[int(np.flatnonzero(~np.isfinite(pooled).all((0, 1, 3)))[0])]
-    raise FloatingPointError(model.describe_nonfinite(bad, texts[bad]))
-
-
-def _write(file: BinaryIO, pooled: np.ndarray, start: int, texts: int) -> None:
-    """Put a batch where it belongs: the file is (layer, pooling, text in reading order, dim)."""
-    layers, poolings, rows, dim = pooled.shape
-    for cell, part in enumerate(pooled.reshape(layers * poolings, rows, dim)):
-        try:
-            file.seek((cell * texts + start) * dim * 4)
-            file.write(np.ascontiguousarray(part, dtype=np.float32).data)
-        except OSError as error:
-            size = layers * poolings * texts * dim * 4 / 1e9
-            raise OSError(error.errno, f"the read-outs need {size:.1f} GB of temporary disk: "
-                          f"{error.strerror}; read fewer layers or poolings, or give another "
-                          "folder=") from error
+    """Layer indices as 0 .. L, each once."""
+    last = _states(model) - 1
+    return list(range(last + 1)) if layers is None else list(dict.fromkeys(
+        model.encoder.layer_index(layer, last) for layer in layers))

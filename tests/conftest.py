@@ -41,7 +41,7 @@ def smollm2():
     return load("smollm2-135m")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mirror() -> str:
     """The data mirror; skips when LAB_DATA is not set."""
     if not os.environ.get("LAB_DATA"):

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from lab import models
-from lab.models.modules import TruncationWarning
+from lab.models.texts import TruncationWarning
 
 TEXTS = ["A man is playing a guitar.", "x", "Two dogs run through deep snow, barking at a hare."]
 INSTRUCTION = "Represent the sentence: {text}"
@@ -104,8 +104,7 @@ def test_a_prefix_is_seen_by_all_of_itself(llama):
 
 
 def test_a_prefix_without_an_instruction_is_refused(minilm):
-    model = models.load("random:gpt2", attention="prefix")
-    model.tokenizer._tokenizer.post_processor = None  # no <s> that would pass for an instruction
+    model = models.variant(minilm, attention="prefix")
     with pytest.raises(ValueError, match="needs an instruction before the text"):
         model.encode(TEXTS)
 
@@ -172,7 +171,7 @@ for folder in sorted(path for path in root.iterdir() if path.is_dir()):
 """
 
 
-@pytest.mark.filterwarnings("ignore::lab.models.modules.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::lab.models.texts.TruncationWarning")
 def test_saved_models_give_the_same_vectors_in_a_fresh_process(tmp_path):
     expected = {}
     for case, (name, settings) in SAVED.items():
@@ -217,7 +216,7 @@ def test_half_precision_passes_the_same_checks():
     assert model.encode(TEXTS).shape == (3, 64)
 
 
-@pytest.mark.filterwarnings("ignore::lab.models.modules.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::lab.models.texts.TruncationWarning")
 def test_a_long_text_is_cut_at_the_end_of_the_text_and_the_template_stays():
     model = models.load("random:llama", template='"{text}" means', max_length=20)
     item = model.encoder.tokenise(["abc" * 20])[0]

@@ -47,10 +47,10 @@ def layers(model: nn.Module) -> list[nn.Module]:
 
 
 @cache
-def uses_interface(module_type: type) -> bool:
-    """Whether this class asks transformers' registry for its attention function."""
+def uses_interface(forward: Callable[..., Any]) -> bool:
+    """Whether this forward asks transformers' registry for its attention function."""
     try:
-        return "get_interface(" in inspect.getsource(module_type.forward)
+        return "get_interface(" in inspect.getsource(forward)
     except (OSError, TypeError):
         return False
 
@@ -60,7 +60,7 @@ def attention_modules(model: nn.Module) -> list[tuple[int, nn.Module]]:
     found = []
     for index, layer in enumerate(layers(model)):
         inner = list(layer.modules())
-        by_interface = [module for module in inner if uses_interface(type(module))]
+        by_interface = [module for module in inner if uses_interface(type(module).forward)]
         named = [module for module in inner if "Attention" in type(module).__name__]
         innermost = [
             module
@@ -79,14 +79,14 @@ def windows(model: nn.Module) -> bool:
 
 
 @cache
-def _forward_parameters(model_type: type) -> frozenset[str]:
+def _parameters(forward: Callable[..., Any]) -> frozenset[str]:
     """The parameter names of a model class's forward."""
-    return frozenset(inspect.signature(model_type.forward).parameters)
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def no_cache(model: nn.Module) -> dict[str, bool]:
     """``use_cache=False`` where the model knows it: the default cache costs memory and batches."""
-    known = "use_cache" in _forward_parameters(type(backbone(model)))
+    known = "use_cache" in _parameters(type(backbone(model)).forward)
     return {"use_cache": False} if known else {}
 
 
@@ -96,7 +96,7 @@ def position_ids(model: nn.Module, mask: Tensor) -> Tensor | None:
     RoBERTa-like models (a learned position table with a padding index) count from padding_idx + 1
     and give pads the padding index; every other scheme counts from 0 (core.md 1.3).
     """
-    if "position_ids" not in _forward_parameters(type(backbone(model))):
+    if "position_ids" not in _parameters(type(backbone(model)).forward):
         return None
     positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
     for module in backbone(model).modules():

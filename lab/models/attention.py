@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import masking_utils
 
-from lab.models.architecture import backbone, is_decoder, position_ids, windows
+from lab.models.architecture import architecture, backbone, is_decoder, position_ids, windows
 from lab.registry import Registry
 
 
@@ -115,7 +115,7 @@ def _refuse_flash(model: nn.Module, mode: str) -> None:
     backend = str(backbone(model).config._attn_implementation)
     if "flash" in backend:
         raise ValueError(
-            f"attention={mode!r} needs a mask on {model.config.model_type} that {backend} gets "
+            f"attention={mode!r} needs a mask on {architecture(model)} that {backend} gets "
             "wrong in silence; load the model with attn_implementation='sdpa' or 'eager'"
         )
 

@@ -8,12 +8,13 @@
 
 import copy
 import hashlib
+import os
 import tempfile
 import warnings
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -21,11 +22,14 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.transformer import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling as StockPooling
 from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
 
 from lab.manifest import record_input, recording
 from lab.models import architecture, checkpoints
 from lab.models.checkpoints import CHECKPOINTS
-from lab.models.modules import TEXT, Encoder, LayerMix, TruncationWarning, check_texts
+from lab.models.encoder import Encoder
+from lab.models.layer_mix import LayerMix
+from lab.models.texts import TEXT, TruncationWarning, check_texts
 from lab.models.verification import verify
 from lab.pooling import LAYER_MIXES, one_layer
 
@@ -45,17 +49,19 @@ STOCK_POOLINGS = {
 class EmbeddingModel(SentenceTransformer):
     """A ``SentenceTransformer`` that refuses bad texts by row and never hides NaN or truncation."""
 
+    lab_name: str  # what it was loaded as
+
     @property
     def encoder(self) -> Encoder:
         """The first module: tokens, attention, temperature, pooling."""
-        return self[0]
+        return cast(Encoder, self[0])
 
     @property
     def layer_mix(self) -> LayerMix:
         """The second module: the weights over the pooled layers."""
-        return self[1]
+        return cast(LayerMix, self[1])
 
-    def encode(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def encode(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """``SentenceTransformer.encode`` with checks.
 
         Raises:
@@ -293,6 +299,8 @@ def _from_hub(name: str, **options: Any) -> SentenceTransformer:
 
 def _stock(path: str, **options: Any) -> SentenceTransformer:
     """Load with sentence-transformers; a lab model comes back as an ``EmbeddingModel``."""
+    if os.environ.get("LAB_MODE") == "batch":
+        disable_progress_bar()
     kind = EmbeddingModel if _is_lab_model(Path(path)) else SentenceTransformer
     return kind(path, **options)
 
@@ -300,7 +308,7 @@ def _stock(path: str, **options: Any) -> SentenceTransformer:
 def _is_lab_model(folder: Path) -> bool:
     """Whether a folder holds a saved lab model."""
     modules = folder / "modules.json"
-    return modules.is_file() and "lab.models.modules.Encoder" in modules.read_text()
+    return modules.is_file() and "lab.models.encoder.Encoder" in modules.read_text()
 
 
 def _sha256(path: Path) -> str:
@@ -318,7 +326,7 @@ def _as_lab_model(base: SentenceTransformer, name: str, trust: bool) -> Embeddin
         raise ValueError(f"{name} begins with {type(first).__name__}, the lab needs a Transformer")
     pooling, pool_template = "mean", True
     if rest and isinstance(rest[0], StockPooling):
-        stock = rest.pop(0)
+        stock: Any = rest.pop(0)
         # module_kwargs is empty where sentence-transformers guessed the modules of a bare
         # checkpoint; its guess for a causal LM is the last token, ours is the mean.
         if base.module_kwargs:
@@ -328,11 +336,12 @@ def _as_lab_model(base: SentenceTransformer, name: str, trust: bool) -> Embeddin
                     f"{', '.join(STOCK_POOLINGS)}"
                 )
             pooling, pool_template = STOCK_POOLINGS[stock.pooling_mode], stock.include_prompt
+    prompts: dict[str, Any] = base.prompts
     encoder = Encoder.around(first, pooling=pooling, pool_template=pool_template)
     model = EmbeddingModel(
         modules=[encoder, LayerMix([1.0]), *rest],
         device=str(base.device),
-        prompts=base.prompts,
+        prompts=prompts,
         default_prompt_name=base.default_prompt_name,
         trust_remote_code=trust,
     )

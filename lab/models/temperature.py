@@ -8,7 +8,7 @@ module calls is intercepted. Both leave an untouched module exactly as it was.
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,7 @@ class Temperature:
                     "or 'log-n/L' with the length L >= 2 in tokens up to which nothing changes"
                 )
             return cls(reference_length=int(length))
-        values = setting if isinstance(setting, list | tuple) else [setting]
+        values: Sequence[Any] = setting if isinstance(setting, list | tuple) else [setting]
         for value in values:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value <= 0:
@@ -95,7 +95,7 @@ def set_temperature(model: nn.Module, temperature: Temperature | None) -> None:
             (ALBERT) with one temperature per layer; log-n with a soft cap (Gemma 2).
     """
     name = architecture(model)
-    modules = attention_modules(model)
+    modules: list[tuple[int, Any]] = attention_modules(model)  # Any: they get attributes of ours
     if temperature and not modules:
         raise ValueError(f"{name} has no dot-product attention, so it has no attention temperature")
     if temperature and len(temperature.values) > 1 and len(layers(model)) < depth(model):
@@ -108,12 +108,12 @@ def set_temperature(model: nn.Module, temperature: Temperature | None) -> None:
         )
     for layer, module in modules:
         inverse = 1.0 / temperature.of_layer(layer) if temperature else None
-        module._lab_inverse = None if inverse == 1.0 else inverse  # type: ignore[assignment]
+        module._lab_inverse = None if inverse == 1.0 else inverse
         module._lab_by_length = bool(temperature and temperature.reference_length)
-        if not uses_interface(type(module)) and not getattr(module, "_lab_hooked", False):
+        if not uses_interface(type(module).forward) and not getattr(module, "_lab_hooked", False):
             module.register_forward_pre_hook(_enter_inline)
             module.register_forward_hook(_leave_inline, always_call=True)
-            module._lab_hooked = True  # type: ignore[assignment]
+            module._lab_hooked = True
     model._lab_temperature = temperature  # type: ignore[assignment]
 
 
@@ -140,7 +140,7 @@ def temperature_of_batch(model: nn.Module, mask: Tensor) -> Iterator[None]:
             "turn one of the two off"
         )
     inverse = temperature.inverse_by_length(mask.sum(-1))
-    modules = [module for _, module in attention_modules(model)]
+    modules: list[Any] = [module for _, module in attention_modules(model)]
     try:
         for module in modules:
             module._lab_inverse = inverse.to(next(model.parameters()).dtype)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lab.models import architecture
 from lab.models.architecture import probe_ids
 from lab.models.attention import MODES, prepare
-from lab.models.modules import Encoder
+from lab.models.encoder import Encoder
 from lab.models.temperature import Temperature, set_temperature
 
 LENGTH = 5
@@ -73,11 +73,13 @@ def _what_is_wrong(encoder: Encoder, mode: str) -> str:
         other = ids.clone()
         other[:, -1] = ids[:, 0]
         runs = [(_last_states(encoder, row, PADS[:1]), "without padding") for row in (ids, other)]
-        padded = [_last_states(encoder, row, PADS[1:]) for row in (ids, other)]
+        padded, padded_after = (_last_states(encoder, row, PADS[1:]) for row in (ids, other))
     except (ValueError, TypeError, IndexError, RuntimeError, AttributeError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
     (before, how), (after, _) = runs
-    return _flow_is_wrong(before, after, mode, how) or _padding_is_wrong(before, *padded, mode)
+    return _flow_is_wrong(before, after, mode, how) or _padding_is_wrong(
+        before, padded, padded_after, mode
+    )
 
 
 PADS = [(0, 0), (3, 0), (0, 3)]  # pads to the left and to the right of the tokens

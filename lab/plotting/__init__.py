@@ -101,7 +101,8 @@ def heat_map(
     ax.patch.set_edgecolor("#bbbbbb")
     image = ax.imshow(np.ma.masked_invalid(values), cmap=COLOUR_MAP, aspect="auto")
     ax.set_yticks(range(len(sides[0])), [_text(name) for name in sides[0]])
-    ax.set_xticks(range(len(sides[1])), [_text(name) for name in sides[1]])
+    step = 1 + len(sides[1]) // 20  # layers of a deep model: every second number is legible
+    ax.set_xticks(range(0, len(sides[1]), step), [_text(name) for name in sides[1][::step]])
     if max(len(_text(name)) for name in sides[1]) > 4:
         ax.tick_params(axis="x", labelrotation=35)
         for tick in ax.get_xticklabels():

@@ -126,7 +126,7 @@ def _start(
     """The job for the run's process; its folder holds the manifest before anything runs."""
     values = dict(values)
     if parameters.SET_BY_RUNNER in values:
-        values[parameters.SET_BY_RUNNER] = str(folder)
+        values[parameters.SET_BY_RUNNER] = "."  # the kernel runs in the folder; no path leaks
     variables = batch_variables(folder, scratch, threads)
     manifest.write(
         folder,

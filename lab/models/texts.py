@@ -1,0 +1,172 @@
+"""Texts to token ids: template, sink, cut to length, what is pooled, batches.
+
+What is cut from a text that is too long is the end of the *text*: the rest of its template and the
+special tokens after it stay, so that the last token keeps its meaning. Texts that can't be embedded
+are refused by row.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TEXT = "{text}"
+
+
+class TruncationWarning(UserWarning):
+    """Some texts were longer than the model and lost their end."""
+
+
+@dataclass(frozen=True)
+class TokenisedText:
+    """One text as token ids.
+
+    Attributes:
+        ids: token ids, special tokens, template and sink included.
+        pool: for each id, whether it takes part in the pooling.
+        prefix: how many leading ids lie before the text (sink, BOS, instruction).
+        cut: how many tokens of the text were left out because the model is too short.
+    """
+
+    ids: list[int]
+    pool: list[bool]
+    prefix: int
+    cut: int
+
+
+def tokenise(
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    before: str,
+    after: str,
+    sink: int | None,
+    pool_template: bool,
+    limit: int,
+) -> list[TokenisedText]:
+    """The token ids of ``before + text + after`` for each text.
+
+    Raises:
+        TypeError: something is not a string.
+        ValueError: a text is empty, blank or gives no token, or has no room within ``limit``;
+            the tokenizer gives no offsets, which anything around a text needs.
+    """
+    check_texts(texts)
+    around = bool(before or after)
+    if around and not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} gives no character offsets, which templates and prompts "
+            "need; use a fast tokenizer"
+        )
+    batch = tokenizer(
+        [before + text + after for text in texts],
+        truncation=False,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        return_special_tokens_mask=True,
+        return_offsets_mapping=around,
+        verbose=False,
+    )
+    special_ids = set(tokenizer.all_special_ids)
+    result = []
+    for row, text in enumerate(texts):
+        inside = [not special for special in batch["special_tokens_mask"][row]]
+        if around:
+            start, end = len(before), len(before) + len(text)
+            spans = batch["offset_mapping"][row]
+            inside = [
+                ordinary and span[0] < end and span[1] > start
+                for ordinary, span in zip(inside, spans, strict=True)
+            ]
+        ids = batch["input_ids"][row]
+        if True not in inside:
+            raise ValueError(f"text {row} ({text[:40]!r}) gives no token; drop it before encoding")
+        if sink is not None and ids[0] != sink:
+            ids, inside = [sink, *ids], [False, *inside]
+        ids, inside, cut = _cut(ids, inside, limit, row)
+        prefix = inside.index(True)
+        if pool_template:
+            pool = [place > 0 or sink is None for place in range(len(ids))]
+        else:
+            pool = [
+                own or (place > prefix and ids[place] in special_ids)
+                for place, own in enumerate(inside)
+            ]
+        result.append(TokenisedText(ids, pool, prefix, cut))
+    return result
+
+
+def _cut(
+    ids: list[int], inside: list[bool], limit: int, row: int
+) -> tuple[list[int], list[bool], int]:
+    """Ids and marks without the last tokens of the text itself that don't fit, and their number."""
+    cut = max(0, len(ids) - limit)
+    if not cut:
+        return ids, inside, 0
+    own = [place for place, mine in enumerate(inside) if mine]
+    if cut >= len(own):
+        raise ValueError(
+            f"template, prompt and special tokens leave no room for text {row} within {limit} "
+            "tokens; shorten them or raise max_length"
+        )
+    drop = set(own[-cut:])
+    kept = [place for place in range(len(ids)) if place not in drop]
+    return [ids[place] for place in kept], [inside[place] for place in kept], cut
+
+
+def collate(texts: Sequence[TokenisedText], pad: int, left: bool) -> dict[str, Any]:
+    """A padded batch: ``input_ids``, ``attention_mask``, ``pool_mask``, ``prefix_lengths``."""
+    width = max(len(text.ids) for text in texts)
+
+    def padded(rows: list[list[Any]], filler: Any) -> Tensor:
+        fill = [[filler] * (width - len(row)) for row in rows]
+        return torch.tensor(
+            [gap + row if left else row + gap for row, gap in zip(rows, fill, strict=True)]
+        )
+
+    return {
+        "input_ids": padded([text.ids for text in texts], pad),
+        "attention_mask": padded([[1] * len(text.ids) for text in texts], 0),
+        "pool_mask": padded([text.pool for text in texts], False),
+        "prefix_lengths": torch.tensor([text.prefix for text in texts]),
+        "modality": "text",
+    }
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what can't be encoded, naming the row.
+
+    Raises:
+        TypeError: not a list of strings.
+        ValueError: an empty or blank text.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts is one string; give a list of texts")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"text {row} is a {type(text).__name__} ({str(text)[:40]!r}); "
+                "give strings, drop missing values before encoding"
+            )
+        if not text.strip():
+            raise ValueError(
+                f"text {row} is empty or blank ({text[:40]!r}); an embedding of "
+                "nothing would be an invention: drop such texts before encoding"
+            )
+
+
+def report_truncation(texts: Sequence[TokenisedText]) -> None:
+    """Warn of texts that were cut: how many, how much, against which limit."""
+    cut = [text for text in texts if text.cut]
+    if cut:
+        longest = max(len(text.ids) + text.cut for text in cut)
+        warnings.warn(
+            f"{len(cut)} of {len(texts)} texts are longer than the model's {len(cut[0].ids)} "
+            f"tokens and lost their end (longest {longest}, {sum(t.cut for t in cut)} tokens cut)",
+            TruncationWarning,
+            stacklevel=3,
+        )

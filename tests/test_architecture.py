@@ -1,0 +1,157 @@
+"""The layers of the package, read from its import statements: nothing looks upwards."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from lab.paths import ROOT
+
+# A module imports from earlier rows only: neither from a later one nor from its own.
+LAYERS = [
+    "paths registry shapes reading",
+    "manifest stats.weighted stats.significance",
+    "pooling stats results.reported data.sources",
+    "data.hub data.readers",
+    "data probes results",
+    "models.architecture models.texts models.layer_mix models.checkpoints",
+    "models.states models.attention models.temperature",
+    "models.encoder",
+    "models.verification",
+    "models.loading",
+    "models",
+    "readout",
+    "grid",
+    "plotting.columns plotting.figures",
+    "plotting.interactive",
+    "plotting",
+    "runner.claims runner.execution runner.parameters",
+    "runner",
+    "export.page",
+    "export",
+    "doctor",
+    "cli",
+]
+ROW = {f"lab.{name}": row for row, names in enumerate(LAYERS) for name in names.split()}
+HEAVY = ("torch", "transformers", "sentence_transformers", "umap", "ray", "mteb")
+BANNED = {"utils", "util", "helpers", "common", "misc", "manager", "tools", "base"}
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "lab").rglob("*.py"))
+}
+
+
+def imported(tree):
+    """Every module or name that a file imports, in functions too; not for type checkers only."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                continue
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(level=level, module=module, names=names):
+                assert level == 0, f"a relative import in line {node.lineno}: write it out"
+                yield from (f"{module}.{alias.name}" for alias in names)
+            case _:
+                yield from imported(node)
+
+
+def module_of(name):
+    """`lab.stats.Score` -> `lab.stats`; None for another library's."""
+    parts = name.split(".")
+    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((prefix for prefix in prefixes if prefix in FILES), None)
+
+
+NAMES = {
+    module: set(imported(ast.parse(path.read_text(encoding="utf-8"))))
+    for module, path in FILES.items()
+}
+OURS = {m: {module_of(name) for name in names} - {None} for m, names in NAMES.items()}
+
+
+def reaches(start):
+    """Every module of the lab that `start` imports, directly or not."""
+    seen, waiting = set(), [start]
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            package = module.rpartition(".")[0]  # its __init__ is executed first
+            waiting += [*OURS[module], *([package] if package else [])]
+    return seen
+
+
+def libraries(start):
+    """The top-level names of every library that `start` imports, directly or not."""
+    return {name.split(".")[0] for module in reaches(start) for name in NAMES[module]}
+
+
+def below(package):
+    return [module for module in FILES if f"{module}.".startswith(f"{package}.")]
+
+
+def test_every_module_has_a_place_in_the_layering():
+    assert set(FILES) - {"lab"} == set(ROW)
+    assert sum(len(names.split()) for names in LAYERS) == len(ROW), "a module stands in two rows"
+
+
+@pytest.mark.parametrize("module", ROW)
+def test_a_module_imports_from_earlier_rows_only(module):
+    assert {other for other in OURS[module] if ROW[other] >= ROW[module]} == set()
+
+
+def test_the_package_itself_imports_nothing():
+    assert NAMES["lab"] == set()
+
+
+@pytest.mark.parametrize("module", ["lab.pooling", *below("lab.stats"), "lab.probes"])
+def test_arithmetic_never_sees_transformers(module):
+    assert libraries(module).isdisjoint({"transformers", "sentence_transformers", "mteb"})
+
+
+@pytest.mark.parametrize("module", below("lab.plotting"))
+def test_figures_never_see_torch(module):
+    assert libraries(module).isdisjoint({"torch", "transformers", "sentence_transformers"})
+
+
+@pytest.mark.parametrize("module", below("lab.runner"))
+def test_the_runner_never_sees_a_model(module):
+    assert reaches(module).isdisjoint(below("lab.models"))
+    assert libraries(module).isdisjoint(HEAVY)
+
+
+def test_only_the_models_import_the_model_libraries():
+    users = {m for m, names in NAMES.items() if any(n.startswith(HEAVY[1:3]) for n in names)}
+    assert users == {module for module in users if module.startswith("lab.models.")}
+    assert users, "the search finds what it looks for"
+
+
+def test_no_module_imports_a_notebook_a_test_or_a_benchmark():
+    outside = {"notebooks", "tests", "benchmarks", "nbimporter", "tiny", "conftest"}
+    assert {m for m, names in NAMES.items() if {n.split(".")[0] for n in names} & outside} == set()
+
+
+def test_no_module_is_named_after_nothing():
+    assert {m for m in FILES if m.rpartition(".")[2].strip("_") in BANNED} == set()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "import lab",
+        "import lab.models, lab.plotting, lab.runner, lab.probes, lab.results",
+        "import lab.cli; sys.argv = ['lab', '--help']; lab.cli.main()",
+    ],
+    ids=["lab", "the quick modules", "lab --help"],
+)
+def test_what_must_be_quick_imports_nothing_slow(what):
+    code = (
+        "import atexit, sys\n"
+        f"loaded = lambda: [name for name in {HEAVY} if name in sys.modules]\n"
+        "atexit.register(lambda: sys.stderr.write(str(loaded())))\n"
+        f"{what}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "[]")

@@ -1,0 +1,209 @@
+"""Every notebook: its form, read without running it, and one run with models of no weights."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+from lab import plotting, reading, results, runner
+from lab.models.checkpoints import CHECKPOINTS, byte_tokenizer, random_model, tiny_config
+from lab.paths import NOTEBOOKS, ROOT
+from lab.runner import parameters
+
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+BOOKS = {path.stem: nbformat.read(path, nbformat.NO_CONVERT) for path in PATHS}
+SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# A decimal that is neither part of an arXiv id nor the level of a test.
+RESULT = re.compile(r"(?<![\d:.])(?!0\.05\b)\d+\.\d+")
+SAVES = {"save", "save_interactive"}
+DRAWS = set(plotting.__all__) - SAVES - {"Saved", "use_style"}
+LIBRARIES = {"plotting", "plt", "ax", "axes", "sns", "px", "go", "fig"}
+LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+# By parameter name, shared by all notebooks. Models of five layers, which "last_four" needs.
+SMALL = {
+    "checkpoint": "random:llama", "decoder": "llama", "encoder": "bert", "resamples": 50,
+    "n": 12, "n_dev": 12, "n_test": 12, "n_tasks": 8, "n_labels": 6,
+}  # fmt: skip
+FOLDERS = ("decoder", "encoder")
+
+each = pytest.mark.parametrize("name", BOOKS)
+
+
+def code(name):
+    """(cell, its tree) for every code cell, IPython's own syntax turned into Python."""
+    python = TransformerManager().transform_cell
+    cells = [cell for cell in BOOKS[name].cells if cell.cell_type == "code"]
+    return [(cell, ast.parse(python(cell.source))) for cell in cells]
+
+
+def calls(tree, of=None):
+    """The calls in a tree of `plotting.<name>`, or of any library that draws."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            root = node.func.value
+            while isinstance(root, ast.Attribute | ast.Subscript):
+                root = root.value
+            if not isinstance(root, ast.Name):
+                continue
+            if root.id == "plotting" and node.func.attr in of if of else root.id in LIBRARIES:
+                yield node
+
+
+def tagged(name, tag):
+    return [cell.id for cell in BOOKS[name].cells if tag in cell.metadata.get("tags", [])]
+
+
+@each
+def test_a_notebook_is_valid_and_its_cells_have_names(name):
+    book = BOOKS[name]
+    assert (book.nbformat, book.nbformat_minor) == (4, 5)
+    nbformat.validate(book)
+    ids = [cell.id for cell in book.cells]
+    assert len(set(ids)) == len(ids)
+    assert [i for i in ids if not SLUG.fullmatch(i)] == []
+    assert book.metadata.kernelspec.display_name == "Python 3 (ipykernel)"
+
+
+@each
+def test_a_notebook_is_committed_without_outputs(name):
+    for cell in BOOKS[name].cells:
+        assert not cell.get("outputs") and cell.get("execution_count") is None, cell.id
+    line = re.search(r"nbstripout --verify (.+) notebooks", (ROOT / "Makefile").read_text())
+    stripped = [sys.executable, "-m", "nbstripout", "--verify", *shlex.split(line[1])]
+    path = NOTEBOOKS / f"{name}.ipynb"
+    done = subprocess.run([*stripped, path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each
+def test_a_notebook_asks_a_question_and_says_what_is_claimed_and_how_long_it_takes(name):
+    first = BOOKS[name].cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    assert name == "template" or reading.title(BOOKS[name]).endswith("?")
+    for word in ("Claim", "Time"):
+        assert len(re.findall(rf"^{word}: \S", first.source, re.MULTILINE)) == 1, word
+
+
+@each
+def test_every_parameter_is_typed_and_explained(name):
+    signature = parameters.read(NOTEBOOKS / f"{name}.ipynb")  # refuses no and two such cells
+    assert [p.name for p in signature.parameters.values() if not p.help] == []
+    assert {"seed", "out_dir"} <= set(signature.parameters)
+
+
+@each
+def test_cells_are_short_and_the_notebook_defines_next_to_nothing(name):
+    for cell, _ in code(name):
+        assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 20, cell.id
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    defined = [node.name for _, tree in code(name) for node in ast.walk(tree)
+               if isinstance(node, kinds)]  # fmt: skip
+    assert len(defined) <= 2, f"{defined} belong into the package"
+
+
+@each
+def test_figures_are_drawn_without_loops(name):
+    for cell, tree in code(name):
+        for loop in (node for node in ast.walk(tree) if isinstance(node, LOOPS)):
+            assert not list(calls(loop)), f"{cell.id}: one call of lab.plotting draws a figure"
+
+
+@each
+def test_every_figure_is_saved_under_its_own_name_with_a_text_for_those_who_cannot_see_it(name):
+    names = []
+    for cell, tree in code(name):
+        saved = list(calls(tree, SAVES))
+        drawn = [call for call in calls(tree, DRAWS) if "ax" not in {k.arg for k in call.keywords}]
+        assert len(drawn) <= len(saved), f"{cell.id}: a figure that is not saved"
+        for call in saved:
+            alt = [k.value.value for k in call.keywords if k.arg == "alt"]
+            assert alt and len(alt[0]) >= 20, f"{cell.id}: say what the figure shows"
+            names.append(call.args[3].value)
+    assert names and len(set(names)) == len(names), names
+
+
+@each
+def test_a_notebook_ends_with_exercises_that_check_themselves(name):
+    stubs, solutions = tagged(name, "exercise"), tagged(name, "solution")
+    assert stubs and len(stubs) == len(solutions)
+    ids = [cell.id for cell in BOOKS[name].cells]
+    for stub, solution in zip(stubs, solutions, strict=True):
+        place = ids.index(stub)
+        assert ids[place + 1] == solution and ids[place + 2] in tagged(name, "check"), stub
+    headings = [cell.source for cell in BOOKS[name].cells if cell.cell_type == "markdown"]
+    assert any(text.startswith("## Exercises") for text in headings)
+
+
+@each
+def test_the_last_cell_saves_the_results(name):
+    cell, _ = code(name)[-1]
+    assert "results.save(" in cell.source
+
+
+@each
+def test_no_result_is_typed_into_the_prose(name):
+    for cell in BOOKS[name].cells:
+        if cell.cell_type == "markdown" and ("What we see" in cell.source or "-see" in cell.id):
+            assert RESULT.findall(cell.source) == [], f"{cell.id}: let a cell print it"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Untrained models of five layers: {parameter: folder}; as in SmolLM2 no BOS token."""
+    folders = {}
+    for parameter in FOLDERS:
+        folder = tmp_path_factory.mktemp(parameter)
+        config = tiny_config(SMALL[parameter], num_hidden_layers=5)
+        random_model(config, seed=0).save_pretrained(folder)
+        byte_tokenizer(special=parameter == "encoder").save_pretrained(folder)
+        folders[parameter] = str(folder)
+    return folders
+
+
+def run(name, models, out, monkeypatch, **options):
+    """The finished run of a notebook at small parameters, with an empty cache and no network."""
+    monkeypatch.setenv("LAB_CACHE", str(out / "cache"))
+    path = NOTEBOOKS / f"{name}.ipynb"
+    declared = parameters.read(path).parameters
+    small = {key: value for key, value in (SMALL | models).items() if key in declared}
+    left = {key for key, p in declared.items() if p.default in CHECKPOINTS} - set(small)
+    assert not left, f"{name} would need weights: add {left} to SMALL"
+    done = runner.run(path, small, out=out / "runs", threads=1, timeout=120, **options)
+    assert done.state == "ok", done.line
+    return done.folder
+
+
+def tables(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+@pytest.mark.xdist_group("notebooks")
+@each
+def test_a_notebook_runs_and_leaves_its_table_and_figures(name, models, tmp_path, monkeypatch):
+    folder = run(name, models, tmp_path, monkeypatch)
+    table = pd.read_parquet(folder / "results.parquet")
+    assert list(table.columns) == list(results.COLUMNS) and len(table)
+    assert set(table["notebook"]) == {name}
+    saved = [call.args[3].value for _, tree in code(name) for call in calls(tree, SAVES)]
+    for figure in saved:
+        assert {(folder / "figures" / f"{figure}{end}").is_file() for end in (".csv", ".json")} == {
+            True
+        }
+    if name.startswith("00"):
+        first = tables(folder)
+        assert set(first) == {"results.parquet", "comparisons.parquet"}
+        again = run(name, models, tmp_path, monkeypatch, force=True)
+        assert tables(again) == first, "the same parameters give the same bytes"
+
+
+def test_there_are_notebooks_and_the_search_for_results_in_prose_finds_them():
+    assert len(BOOKS) >= 2
+    assert RESULT.findall("rises to 0.71, see arXiv:2409.02727; p < 0.05") == ["0.71"]
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
