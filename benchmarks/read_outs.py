@@ -58,13 +58,17 @@ def mixed_texts(n: int, *, median: int = 25, seed: int = 0) -> list[str]:
 
     rng = np.random.default_rng(seed)
     sets = [data.load(name) for name in ("manpages", "debian-synopsis")]
-    long = [words for each in sets for row in each.documents
-            if len(words := each.texts[row].split()) >= 100]
+    long = [
+        words
+        for each in sets
+        for row in each.documents
+        if len(words := each.texts[row].split()) >= 100
+    ]
     texts = []
     for size in np.exp(rng.normal(np.log(median), 0.9, n)).clip(3, 250).astype(int):
         words = long[rng.integers(len(long))]
         start = rng.integers(max(1, len(words) - size))
-        texts.append(" ".join(words[start:start + size]))
+        texts.append(" ".join(words[start : start + size]))
     return texts
 
 
@@ -86,7 +90,7 @@ def one_read_out(model, texts: list[str]) -> None:  # noqa: ANN001
 
 
 def plain_forward(model, texts: list[str]) -> None:  # noqa: ANN001
-    """transformers alone over the batches that ``read_out`` makes: same rows, same padding."""
+    """Transformers alone over the batches that ``read_out`` makes: same rows, same padding."""
     import torch
 
     from lab.readout import batches_by_tokens
@@ -97,8 +101,9 @@ def plain_forward(model, texts: list[str]) -> None:  # noqa: ANN001
     with torch.inference_mode():
         for rows in batches_by_tokens([len(text.ids) for text in tokens], 2048):
             batch = encoder.collate([tokens[row] for row in rows])
-            encoder.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-                          **cache)
+            encoder.model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **cache
+            )
 
 
 def encode(model, texts: list[str]) -> None:  # noqa: ANN001
@@ -121,8 +126,9 @@ def stock(name: str):  # noqa: ANN201
 # --- time --------------------------------------------------------------------------------------
 
 
-def interleaved(ours: Callable[[], None], theirs: Callable[[], None],
-                repeats: int) -> dict[str, list[tuple[float, float]]]:
+def interleaved(
+    ours: Callable[[], None], theirs: Callable[[], None], repeats: int
+) -> dict[str, list[tuple[float, float]]]:
     """Pairs (ours, theirs) in seconds, of wall and of CPU time, after one warm-up each."""
     pairs: dict[str, list[tuple[float, float]]] = {"cpu": [], "wall": []}
     ours(), theirs()
@@ -139,13 +145,24 @@ def _timed(side: Callable[[], None]) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def ratio(case: str, checkpoint: str, quantity: str, pairs: list[tuple[float, float]],
-          bound: float | None) -> Ratio:
+def ratio(
+    case: str, checkpoint: str, quantity: str, pairs: list[tuple[float, float]], bound: float | None
+) -> Ratio:
     """The summary of measured pairs."""
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratios = [one / other for one, other in pairs]
-    return Ratio(case, checkpoint, quantity, ours, theirs, statistics.median(ratios),
-                 min(ratios), max(ratios), len(pairs), bound)
+    return Ratio(
+        case,
+        checkpoint,
+        quantity,
+        ours,
+        theirs,
+        statistics.median(ratios),
+        min(ratios),
+        max(ratios),
+        len(pairs),
+        bound,
+    )
 
 
 def times(name: str, n: int, repeats: int) -> list[Ratio]:
@@ -161,10 +178,17 @@ def times(name: str, n: int, repeats: int) -> list[Ratio]:
     ]
     found = []
     for case, ours, our_model, theirs, their_model, bound in cases:
-        pairs = interleaved(lambda f=ours, m=our_model: f(m, texts),
-                            lambda f=theirs, m=their_model: f(m, texts), repeats)
-        found += [ratio(case, name, f"{quantity} s", pairs[quantity],
-                        bound if quantity == "cpu" else None) for quantity in pairs]
+        pairs = interleaved(
+            lambda f=ours, m=our_model: f(m, texts),
+            lambda f=theirs, m=their_model: f(m, texts),
+            repeats,
+        )
+        found += [
+            ratio(
+                case, name, f"{quantity} s", pairs[quantity], bound if quantity == "cpu" else None
+            )
+            for quantity in pairs
+        ]
     return found
 
 
@@ -210,10 +234,13 @@ def memories(name: str, n: int, repeats: int) -> list[Ratio]:
     """Peak memory of all read-outs against the plain forward, on mixed and on short texts."""
     found = []
     for what, median in (("mixed", 25), ("short", 4)):
-        pairs = [(peak_of("all", name, n, median), peak_of("plain", name, n, median))
-                 for _ in range(repeats)]
-        found.append(ratio(f"all read-outs / plain forward, {what} texts", name, "peak MB", pairs,
-                           MEMORY))
+        pairs = [
+            (peak_of("all", name, n, median), peak_of("plain", name, n, median))
+            for _ in range(repeats)
+        ]
+        found.append(
+            ratio(f"all read-outs / plain forward, {what} texts", name, "peak MB", pairs, MEMORY)
+        )
     return found
 
 
@@ -231,17 +258,25 @@ def machine(threads: int) -> dict[str, object]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     packages = ("torch", "transformers", "sentence-transformers", "numpy")
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "python": sys.version.split()[0],
-            "os": platform.system(), "load_before": os.getloadavg()[0],
-            "versions": {name: importlib.metadata.version(name) for name in packages}}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": sys.version.split()[0],
+        "os": platform.system(),
+        "load_before": os.getloadavg()[0],
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
 
 
 def show(found: Ratio) -> None:
     """One line of the table."""
     bound = f"<= {found.bound}" + ("" if found.holds else "  MISSED") if found.bound else ""
-    print(f"{found.case:48} {found.checkpoint:13} {found.quantity:8} {found.ours:8.2f} "
-          f"{found.theirs:8.2f} {found.ratio:6.3f}  {found.low:.3f}-{found.high:.3f}  {bound}",
-          flush=True)
+    print(
+        f"{found.case:48} {found.checkpoint:13} {found.quantity:8} {found.ours:8.2f} "
+        f"{found.theirs:8.2f} {found.ratio:6.3f}  {found.low:.3f}-{found.high:.3f}  {bound}",
+        flush=True,
+    )
 
 
 def main() -> int:
@@ -264,7 +299,7 @@ def main() -> int:
     report = machine(options.threads)
     repeats, memory_repeats = (3, 1) if options.quick else (7, MEMORY_REPEATS)
     ratios: list[Ratio] = []
-    for name, n in list(TIMED.items())[:1 if options.quick else None]:
+    for name, n in list(TIMED.items())[: 1 if options.quick else None]:
         for found in [*times(name, n, repeats), *memories(name, n, memory_repeats)]:
             show(found)
             ratios.append(found)

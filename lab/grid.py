@@ -60,6 +60,9 @@ def evaluate(
 
     ``layers`` and ``mixes`` name what is scored, ``only`` some (pooling, layer or mix) of those.
     """
+    count = architecture.depth(model.encoder.model)
+    if layers is not None:
+        layers = sorted({model.encoder.layer_index(layer, count) for layer in layers})
     read = None if mixes else layers
     read_outs = readout.read_out(
         model, dataset.texts, poolings=poolings, layers=read, progress=progress
@@ -93,8 +96,7 @@ def _places(
 ) -> Iterator[dict[str, Any]]:
     """Where each cell lies, as columns of the tidy table."""
     for pooling in poolings:
-        for layer in read_outs.layers if layers is None else layers:
-            index = layer % read_outs.states
+        for index in read_outs.layers if layers is None else layers:
             yield {"layer": index, "layer_mix": None, "pooling": pooling}
         for mix in mixes:
             yield {"layer": None, "layer_mix": mix, "pooling": pooling}

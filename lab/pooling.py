@@ -69,8 +69,10 @@ class Tokens:
             TypeError: states and tokens differ in batch or seq.
         """
         if hidden.shape[-3:-1] != self.mask.shape:
-            raise TypeError(f"states (*layer, batch, seq, dim) = {tuple(hidden.shape)} do not fit "
-                            f"a token mask (batch, seq) = {tuple(self.mask.shape)}")
+            raise TypeError(
+                f"states (*layer, batch, seq, dim) = {tuple(hidden.shape)} do not fit "
+                f"a token mask (batch, seq) = {tuple(self.mask.shape)}"
+            )
         rows = hidden.flatten(-3, -2).index_fill(-2, self.outside, value)
         return rows.unflatten(-2, self.mask.shape)
 
@@ -251,8 +253,9 @@ def norm_weighted_mean(hidden: Hidden, tokens: Tokens) -> Pooled:
     states = tokens.fill(hidden.float(), 0.0)
     norms = states.norm(dim=-1)
     total = norms.sum(-1, keepdim=True)
-    weights = torch.where(total > 0, norms / total.clamp_min(torch.finfo(norms.dtype).tiny),
-                          mean(tokens))
+    weights = torch.where(
+        total > 0, norms / total.clamp_min(torch.finfo(norms.dtype).tiny), mean(tokens)
+    )
     return _sum(weights, states).to(hidden.dtype)
 
 

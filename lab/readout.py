@@ -57,9 +57,12 @@ class _Cells:
         try:
             os.posix_fallocate(self._file.fileno(), 0, size)
         except OSError as error:
-            raise OSError(error.errno, f"the read-outs need {size / 1e9:.1f} GB of temporary disk: "
-                          f"{error.strerror}; read fewer layers or poolings, or give another "
-                          "folder=") from error
+            raise OSError(
+                error.errno,
+                f"the read-outs need {size / 1e9:.1f} GB of temporary disk: "
+                f"{error.strerror}; read fewer layers or poolings, or give another "
+                "folder=",
+            ) from error
         self._dim = dim
 
 
@@ -68,7 +71,8 @@ class ReadOuts:
     """Embeddings of the same texts under every pooling of every layer, kept on disk.
 
     ``read_outs[layer, pooling]`` is (texts, dim) float32 in the order of the texts;
-    ``read_outs.mix(name, pooling)`` weighs the layers. The file goes when the object goes.
+    ``read_outs.mix(name, pooling)`` weighs the layers. What a model does after pooling (Normalize,
+    Dense) is not part of a read-out. The file goes when the object goes.
 
     Attributes:
         layers: the hidden states that were read.
@@ -94,8 +98,10 @@ class ReadOuts:
         layer, pooling = key
         layer = layer + self.states if layer < 0 else layer
         if layer not in self.layers or pooling not in self.poolings:
-            raise LookupError(f"({layer}, {pooling!r}) was not read; there are layers "
-                              f"{self.layers} and poolings {', '.join(self.poolings)}")
+            raise LookupError(
+                f"({layer}, {pooling!r}) was not read; there are layers "
+                f"{self.layers} and poolings {', '.join(self.poolings)}"
+            )
         cell = self.layers.index(layer) * len(self.poolings) + self.poolings.index(pooling)
         stored = self._cells.read(cell)
         embeddings = np.empty_like(stored)
@@ -105,8 +111,7 @@ class ReadOuts:
     def mix(self, name: str, pooling: str) -> np.ndarray:
         """The embeddings (texts, dim) under a layer mix: pooling and fixed mixes commute."""
         weights = LAYER_MIXES[name](self.states).numpy()
-        return sum(weights[layer] * self[int(layer), pooling]
-                   for layer in np.flatnonzero(weights))
+        return sum(weights[layer] * self[int(layer), pooling] for layer in np.flatnonzero(weights))
 
     def items(self) -> Iterator[tuple[tuple[int, str], np.ndarray]]:
         """Every ((layer, pooling), embeddings), one in memory at a time."""
@@ -147,6 +152,7 @@ def read_out(
     Warns:
         TruncationWarning: texts that are longer than the model; ``ReadOuts.cut`` says which.
     """
+    texts = texts if isinstance(texts, str) else list(texts)
     wanted, names = _layers(model, layers), list(dict.fromkeys(poolings))
     for what, given in (("texts", texts), ("layers", wanted), ("poolings", names)):
         if not len(given):
@@ -157,23 +163,29 @@ def read_out(
     report_truncation(tokenised)
     lengths = [len(text.ids) for text in tokenised]
     batches = batches_by_tokens(
-        lengths, token_budget or (2048 if model.device.type == "cpu" else 32768))
+        lengths, token_budget or (2048 if model.device.type == "cpu" else 32768)
+    )
     cells = _Cells(folder, len(wanted) * len(names), len(texts))
     quiet = not progress or os.environ.get("LAB_MODE") == "batch"
     start = 0
     with tqdm(total=len(texts), desc="read-outs", unit="text", delay=2, disable=quiet) as bar:
         for rows in batches:
-            finite = _pool_batch(model, [tokenised[row] for row in rows], names, wanted,
-                                 partial(cells.write, start))
+            finite = _pool_batch(
+                model, [tokenised[row] for row in rows], names, wanted, partial(cells.write, start)
+            )
             if not finite.all():
                 bad = rows[int(np.flatnonzero(~finite)[0])]
-                raise FloatingPointError(model.describe_nonfinite(bad, texts[bad]))
+                raise FloatingPointError(model.describe_nonfinite(bad, texts[bad], prompt))
             start += len(rows)
             bar.update(len(rows))
     return ReadOuts(
-        layers=tuple(wanted), poolings=tuple(names), states=_states(model),
-        lengths=np.array(lengths), cut=np.array([text.cut for text in tokenised]),
-        _order=np.concatenate(batches), _cells=cells,
+        layers=tuple(wanted),
+        poolings=tuple(names),
+        states=_states(model),
+        lengths=np.array(lengths),
+        cut=np.array([text.cut for text in tokenised]),
+        _order=np.concatenate(batches),
+        _cells=cells,
     )
 
 
@@ -188,12 +200,19 @@ def batches_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def _pool_batch(model: EmbeddingModel, texts: Sequence[TokenisedText], poolings: Sequence[str],
-                layers: Sequence[int], write: Callable[[int, np.ndarray], None]) -> np.ndarray:
+def _pool_batch(
+    model: EmbeddingModel,
+    texts: Sequence[TokenisedText],
+    poolings: Sequence[str],
+    layers: Sequence[int],
+    write: Callable[[int, np.ndarray], None],
+) -> np.ndarray:
     """(texts,) whether all read-outs of a text are finite; ``write`` gets them layer by layer."""
     encoder = model.encoder
-    features = {key: value.to(model.device) if isinstance(value, Tensor) else value
-                for key, value in encoder.collate(texts).items()}
+    features = {
+        key: value.to(model.device) if isinstance(value, Tensor) else value
+        for key, value in encoder.collate(texts).items()
+    }
     pool = _pool_all(poolings, encoder.tokens(features))
     finite = np.ones(len(texts), dtype=bool)
 
@@ -211,10 +230,10 @@ def _pool_batch(model: EmbeddingModel, texts: Sequence[TokenisedText], poolings:
 def _pool_all(poolings: Sequence[str], tokens: Tokens) -> Callable[[Tensor], Tensor]:
     """A function hidden (batch, seq, dim) -> all poolings (pooling, batch, dim) in float32."""
     chosen = [POOLINGS[name] for name in poolings]
-    linear = [place for place, pool in enumerate(chosen) if isinstance(pool, WeightedSum)]
+    linear = {place: pool for place, pool in enumerate(chosen) if isinstance(pool, WeightedSum)}
     weights = None
     if linear:
-        weights = torch.stack([chosen[place].weights(tokens) for place in linear], 1)
+        weights = torch.stack([pool.weights(tokens) for pool in linear.values()], 1)
 
     def pool(hidden: Tensor) -> Tensor:
         states = hidden.float()
@@ -239,5 +258,8 @@ def _states(model: EmbeddingModel) -> int:
 def _layers(model: EmbeddingModel, layers: Sequence[int] | None) -> list[int]:
     """Layer indices as 0 .. L, each once."""
     last = _states(model) - 1
-    return list(range(last + 1)) if layers is None else list(dict.fromkeys(
-        model.encoder.layer_index(layer, last) for layer in layers))
+    return (
+        list(range(last + 1))
+        if layers is None
+        else list(dict.fromkeys(model.encoder.layer_index(layer, last) for layer in layers))
+    )

@@ -45,11 +45,26 @@ def ours(saved):
 def metadata(mteb, name, kind, score):
     """What mteb wants to know of a task; nothing in it is looked up."""
     return mteb.TaskMetadata(
-        name=name, description="local", reference=None, type=kind, category="t2t",
-        modalities=["text"], eval_splits=["test"], eval_langs=["eng-Latn"], main_score=score,
-        dataset={"path": "local/none", "revision": "1"}, date=None, domains=None,
-        task_subtypes=None, license=None, annotations_creators=None, dialect=None,
-        sample_creation=None, bibtex_citation=None, is_public=True)
+        name=name,
+        description="local",
+        reference=None,
+        type=kind,
+        category="t2t",
+        modalities=["text"],
+        eval_splits=["test"],
+        eval_langs=["eng-Latn"],
+        main_score=score,
+        dataset={"path": "local/none", "revision": "1"},
+        date=None,
+        domains=None,
+        task_subtypes=None,
+        license=None,
+        annotations_creators=None,
+        dialect=None,
+        sample_creation=None,
+        bibtex_citation=None,
+        is_public=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +74,13 @@ def sts_task(mteb, similarity):
     from mteb.abstasks import AbsTaskSTS
 
     frame, texts = similarity.frame, np.array(similarity.texts, dtype=object)
-    rows = Dataset.from_dict({"sentence1": list(texts[frame["first"]]),
-                              "sentence2": list(texts[frame["second"]]),
-                              "score": [float(score) for score in frame["score"]]})
+    rows = Dataset.from_dict(
+        {
+            "sentence1": list(texts[frame["first"]]),
+            "sentence2": list(texts[frame["second"]]),
+            "score": [float(score) for score in frame["score"]],
+        }
+    )
 
     class LocalSTS(AbsTaskSTS):
         metadata_ = metadata(mteb, "LocalWordnetSTS", "STS", "cosine_spearman")
@@ -81,8 +100,9 @@ def retrieval_task(mteb, search):
     from mteb.abstasks import AbsTaskRetrieval
 
     def table(rows):
-        return Dataset.from_dict({"id": [str(row) for row in rows],
-                                  "text": [search.texts[row] for row in rows]})
+        return Dataset.from_dict(
+            {"id": [str(row) for row in rows], "text": [search.texts[row] for row in rows]}
+        )
 
     relevant: dict[str, dict[str, int]] = {}
     for query, document, relevance in search.frame.itertuples(index=False):
@@ -93,8 +113,12 @@ def retrieval_task(mteb, search):
 
         def load_data(self, **_):
             corpus, queries = table(search.documents), table(search.queries)
-            split = {"corpus": corpus, "queries": queries, "relevant_docs": relevant,
-                     "top_ranked": None}
+            split = {
+                "corpus": corpus,
+                "queries": queries,
+                "relevant_docs": relevant,
+                "top_ranked": None,
+            }
             self.dataset, self.data_loaded = {"default": {"test": split}}, True
 
     LocalRetrieval.metadata = LocalRetrieval.metadata_
@@ -125,7 +149,8 @@ def test_a_saved_model_gets_our_score_on_retrieval(mteb, retrieval_task, ours, s
 
 
 def test_plain_sentence_transformers_loads_it_and_gets_the_same_score(
-        mteb, sts_task, saved, ours, similarity):
+    mteb, sts_task, saved, ours, similarity
+):
     plain = SentenceTransformer(str(saved), trust_remote_code=True, device="cpu")
     assert type(plain) is SentenceTransformer
     np.testing.assert_array_equal(plain.encode(similarity.texts), ours.encode(similarity.texts))
@@ -133,7 +158,8 @@ def test_plain_sentence_transformers_loads_it_and_gets_the_same_score(
 
 
 def test_settings_change_the_score_so_no_cache_serves_another_models(
-        mteb, sts_task, ours, similarity):
+    mteb, sts_task, ours, similarity
+):
     native = models.variant(ours, attention=None, temperature=None)
     found = [evaluated(mteb, model, sts_task) for model in (ours, native, ours)]
     assert found[0] == found[2] != found[1]

@@ -64,7 +64,8 @@ def compared(shift, names=("causal / mean / last", "causal / last / last")):
 
 def test_the_columns_are_those_agreed_on_in_their_order():
     measurement = (
-        "notebook checkpoint attention temperature sink template layer pooling layer_mix "
+        "notebook checkpoint attention temperature sink template template_pooled max_length "
+        "layer pooling layer_mix "
         "dataset split probe metric value low high n truncated seed"
     )
     comparison = (

@@ -98,13 +98,29 @@ def position_ids(model: nn.Module, mask: Tensor) -> Tensor | None:
     """
     if "position_ids" not in _parameters(type(backbone(model)).forward):
         return None
-    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    counted = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    offset = _padding_position(model)
+    return counted if offset is None else torch.where(mask.bool(), counted + offset + 1, offset)
+
+
+def positions(model: nn.Module) -> int | None:
+    """How many tokens the position scheme has room for; None where it has no limit."""
+    config = backbone(model).config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    offset = _padding_position(model)
+    if not isinstance(most, int) or most < 1:
+        return None
+    return most if offset is None else most - offset - 1
+
+
+def _padding_position(model: nn.Module) -> int | None:
+    """The position of pads in RoBERTa-like models, whose tokens count from the next one."""
     for module in backbone(model).modules():
         offset = getattr(module, "padding_idx", None)
         table = getattr(module, "position_embeddings", None)
         if isinstance(offset, int) and isinstance(table, nn.Embedding):
-            return torch.where(mask.bool(), positions + offset + 1, offset)
-    return positions
+            return offset
+    return None
 
 
 @torch.no_grad()

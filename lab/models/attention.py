@@ -58,12 +58,13 @@ def _prefix_block(ends: Tensor | None) -> Callable[..., Any]:
     return block
 
 
-def prepare(model: nn.Module, mode: str, native_is_causal: bool | None) -> None:
+def prepare(model: nn.Module, mode: str, native_is_causal: bool | str | None) -> None:
     """Set ``config.is_causal`` for a mode, once per model object; call it again to change mode.
 
     ``config.is_causal = False`` turns any decoder of transformers >= 5.2 bidirectional, with and
     without padding. It must be an attribute of the loaded config: as a loading option it is
-    dropped in silence (core.md 1.1).
+    dropped in silence (core.md 1.1). ``native_is_causal`` is the checkpoint's own value, and a
+    text or None where it has none.
 
     Raises:
         LookupError: no such mode.
@@ -71,7 +72,7 @@ def prepare(model: nn.Module, mode: str, native_is_causal: bool | None) -> None:
     wanted = MODES[mode].is_causal if is_decoder(model) else None
     value = native_is_causal if wanted is None else wanted
     config = backbone(model).config
-    if value is None:
+    if not isinstance(value, bool):
         config.__dict__.pop("is_causal", None)
     else:
         config.is_causal = value

@@ -23,6 +23,7 @@ from lab.models.temperature import Temperature, set_temperature, temperature_of_
 from lab.models.texts import TEXT, TokenisedText, collate, report_truncation, tokenise
 from lab.pooling import POOLINGS, Tokens, needs_frequency
 
+UNSET = "unset"  # a config without the field is_causal, as most are
 FREQUENCIES = "token_frequency.safetensors"
 REFERENCE_SETS = ("wordnet-definitions", "debian-synopsis")
 
@@ -77,14 +78,11 @@ class Encoder(Transformer):
         layers: Sequence[int] | None = None,
         padding_side: str | None = None,
         max_length: int | None = None,
-        native_is_causal: bool | None = None,
+        native_is_causal: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model_name_or_path, **kwargs)
-        self.native_is_causal = native_is_causal
-        if native_is_causal is None:
-            self.native_is_causal = getattr(self.model.config, "is_causal", None)
-        self.frequency: Tensor | None = None
+        self._take_over(native_is_causal)
         self.configure(
             attention=attention,
             temperature=temperature,
@@ -102,13 +100,19 @@ class Encoder(Transformer):
         """An encoder that takes over the loaded model and tokenizer of a stock ``Transformer``."""
         encoder = cls.__new__(cls)
         encoder.__dict__.update(transformer.__dict__)
-        encoder.native_is_causal = getattr(transformer.model.config, "is_causal", None)
-        encoder.frequency = None
+        encoder._take_over(None)
         # Lab models encode plain text: a chat template would wrap every sentence in silence.
         text_only = TRANSFORMER_TASK_DEFAULTS["feature-extraction"]
         encoder.modality_config, encoder.module_output_name = text_only
         encoder.configure(**settings)
         return encoder
+
+    def _take_over(self, native_is_causal: bool | str | None) -> None:
+        """Note how the loaded model and tokenizer are before a setting changes them."""
+        known = getattr(self.model.config, "is_causal", UNSET)
+        self.native_is_causal = known if native_is_causal is None else native_is_causal
+        self.frequency: Tensor | None = None
+        self._loaded = self.tokenizer.padding_side, self.tokenizer.model_max_length
 
     def configure(
         self,
@@ -125,16 +129,23 @@ class Encoder(Transformer):
     ) -> None:
         """Apply all settings; what is not given goes back to its default. See the class.
 
-        Padding side and length belong to the tokenizer: not given, they stay as they are.
+        Padding side and length not given are those of the tokenizer as it was loaded.
 
         Raises:
             ValueError, LookupError: a setting is unknown, out of range, or not possible here.
         """
         count = architecture.depth(self.model)
+        _check_type("template", template, str)
+        _check_type("pool_template", pool_template, bool)
+        _check_type("pooling", pooling, str)
+        _check_type("sink", sink, str | None)
+        _check_type("max_length", max_length, int | None)
         POOLINGS[pooling]
         if template.count(TEXT) != 1:
             raise ValueError(f"a template holds {TEXT} exactly once; got {template!r}")
         chosen = [count] if layers is None else [self.layer_index(layer, count) for layer in layers]
+        # numpy and torch numbers are saved as plain ones
+        temperature = getattr(temperature, "tolist", lambda: temperature)()
         parsed = Temperature.parse(temperature, count)
         prepare(self.model, attention, self.native_is_causal)
         set_temperature(self.model, parsed)
@@ -149,15 +160,15 @@ class Encoder(Transformer):
         """The padding side and the length of texts, within what the model's positions allow."""
         if padding_side not in (None, "left", "right"):
             raise ValueError(f"padding_side is 'left' or 'right'; got {padding_side!r}")
-        config = self.model.config.get_text_config()
-        most = getattr(config, "max_position_embeddings", None) or max_length
-        if max_length is not None and not 1 <= max_length <= most:  # type: ignore[operator]
+        most = architecture.positions(self.model)
+        if max_length is not None and not 1 <= max_length <= (most or max_length):
             raise ValueError(
                 f"max_length {max_length} is outside 1 .. {most}, the positions of "
-                f"{config.model_type}"
+                f"{architecture.architecture(self.model)}"
             )
-        self.tokenizer.padding_side = padding_side or self.tokenizer.padding_side
-        self.tokenizer.model_max_length = max_length or self.tokenizer.model_max_length
+        side, length = self._loaded
+        self.tokenizer.padding_side = padding_side or side
+        self.tokenizer.model_max_length = min(max_length or length, most or length)
 
     @property
     def padding_side(self) -> str:
@@ -325,3 +336,10 @@ class Encoder(Transformer):
         if saved:
             encoder.frequency = load_file(saved)["frequency"]
         return encoder
+
+
+def _check_type(setting: str, value: object, kind: Any) -> None:
+    """Refuse a setting of another type; True is no number."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        name = getattr(kind, "__name__", str(kind))
+        raise ValueError(f"{setting} must be {name}; got {value!r}")

@@ -29,8 +29,14 @@ class LayerMix(Module):
             self.gamma = nn.Parameter(torch.ones(()))
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Add ``sentence_embedding`` (batch, dim)."""
+        """Add ``sentence_embedding`` (batch, dim).
+
+        Raises:
+            FloatingPointError: an embedding is not finite (outside of training).
+        """
         layers = features["layer_embeddings"]
+        if not self.training and not layers.isfinite().all():
+            raise FloatingPointError("an embedding of this batch is not finite")
         if len(self.weights) == 1 and not self.learned:
             features["sentence_embedding"] = layers[:, 0]
             return features

@@ -17,7 +17,44 @@ TEXT = "{text}"
 
 
 class TruncationWarning(UserWarning):
-    """Some texts were longer than the model and lost their end."""
+    """Some texts were longer than the model and lost their end.
+
+    Attributes:
+        texts: how many, of how many (``of``), against which ``limit`` in tokens.
+        longest: tokens of the longest, ``tokens``: cut from all of them together.
+    """
+
+    def __init__(self, texts: int, of: int, limit: int, longest: int, tokens: int) -> None:
+        self.texts, self.of, self.limit, self.longest, self.tokens = (
+            texts,
+            of,
+            limit,
+            longest,
+            tokens,
+        )
+        super().__init__(
+            f"{texts} of {of} texts are longer than the model's {limit} tokens and lost their end "
+            f"(longest {longest}, {tokens} tokens cut)"
+        )
+
+    @classmethod
+    def merged(cls, batches: Sequence["TruncationWarning"], of: int) -> "TruncationWarning":
+        """One warning for the warnings of several batches of ``of`` texts."""
+        return cls(
+            sum(batch.texts for batch in batches),
+            of,
+            batches[0].limit,
+            max(batch.longest for batch in batches),
+            sum(batch.tokens for batch in batches),
+        )
+
+
+class TextError(ValueError):
+    """A text that cannot be embedded: its row, the text and why."""
+
+    def __init__(self, row: int, text: str, why: str) -> None:
+        self.row, self.text, self.why = row, text, why
+        super().__init__(f"text {row} ({text[:40]!r}) {why}")
 
 
 @dataclass(frozen=True)
@@ -84,12 +121,15 @@ def tokenise(
             ]
         ids = batch["input_ids"][row]
         if True not in inside:
-            raise ValueError(f"text {row} ({text[:40]!r}) gives no token; drop it before encoding")
+            raise TextError(row, text, "gives no token; drop it before encoding")
         if sink is not None and ids[0] != sink:
             ids, inside = [sink, *ids], [False, *inside]
-        ids, inside, cut = _cut(ids, inside, limit, row)
+        ids, inside, cut = _cut(ids, inside, limit)
+        if True not in inside:
+            why = f"has no room within {limit} tokens beside template, prompt and special tokens"
+            raise TextError(row, text, f"{why}; shorten them or raise max_length")
         prefix = inside.index(True)
-        if pool_template:
+        if pool_template or not around:
             pool = [place > 0 or sink is None for place in range(len(ids))]
         else:
             pool = [
@@ -100,19 +140,12 @@ def tokenise(
     return result
 
 
-def _cut(
-    ids: list[int], inside: list[bool], limit: int, row: int
-) -> tuple[list[int], list[bool], int]:
+def _cut(ids: list[int], inside: list[bool], limit: int) -> tuple[list[int], list[bool], int]:
     """Ids and marks without the last tokens of the text itself that don't fit, and their number."""
     cut = max(0, len(ids) - limit)
     if not cut:
         return ids, inside, 0
     own = [place for place, mine in enumerate(inside) if mine]
-    if cut >= len(own):
-        raise ValueError(
-            f"template, prompt and special tokens leave no room for text {row} within {limit} "
-            "tokens; shorten them or raise max_length"
-        )
     drop = set(own[-cut:])
     kept = [place for place in range(len(ids)) if place not in drop]
     return [ids[place] for place in kept], [inside[place] for place in kept], cut
@@ -153,10 +186,11 @@ def check_texts(texts: Sequence[str]) -> None:
                 "give strings, drop missing values before encoding"
             )
         if not text.strip():
-            raise ValueError(
-                f"text {row} is empty or blank ({text[:40]!r}); an embedding of "
-                "nothing would be an invention: drop such texts before encoding"
-            )
+            why = "is empty or blank; an embedding of nothing would be an invention"
+            raise TextError(row, text, f"{why}: drop such texts before encoding")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            why = "holds half of a surrogate pair, which is no character; repair its decoding"
+            raise TextError(row, text, why)
 
 
 def report_truncation(texts: Sequence[TokenisedText]) -> None:
@@ -164,9 +198,6 @@ def report_truncation(texts: Sequence[TokenisedText]) -> None:
     cut = [text for text in texts if text.cut]
     if cut:
         longest = max(len(text.ids) + text.cut for text in cut)
-        warnings.warn(
-            f"{len(cut)} of {len(texts)} texts are longer than the model's {len(cut[0].ids)} "
-            f"tokens and lost their end (longest {longest}, {sum(t.cut for t in cut)} tokens cut)",
-            TruncationWarning,
-            stacklevel=3,
-        )
+        lost = sum(text.cut for text in cut)
+        found = TruncationWarning(len(cut), len(texts), len(cut[0].ids), longest, lost)
+        warnings.warn(found, stacklevel=3)

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from lab.models import architecture
-from lab.models.architecture import probe_ids
+from lab.models.architecture import is_decoder, probe_ids
 from lab.models.attention import MODES, prepare
 from lab.models.encoder import Encoder
 from lab.models.temperature import Temperature, set_temperature
 
-LENGTH = 5
+LENGTH, PREFIX = 5, 3  # tokens of the probe, and of its instruction
+PADS = [(0, 0), (3, 0), (0, 3)]  # pads to the left and to the right of the tokens
+NOT_FINITE = "its states are not finite"
 
 
 @torch.no_grad()
@@ -39,6 +41,11 @@ def _verify(encoder: Encoder) -> None:
     name = architecture.architecture(encoder.model)
     backend = encoder.model.config._attn_implementation
     wrong = _what_is_wrong(encoder, encoder.attention)
+    if wrong == NOT_FINITE:
+        raise ValueError(
+            f"the states of {name} are not finite: check its weights, the dtype and "
+            f"the temperature {encoder.temperature!r}"
+        )
     if wrong:
         can = [mode for mode in MODES if not _tried(encoder, mode)]
         raise ValueError(
@@ -70,41 +77,49 @@ def _what_is_wrong(encoder: Encoder, mode: str) -> str:
     """An empty string, or what does not act."""
     try:
         ids = probe_ids(encoder.model, LENGTH)
-        other = ids.clone()
-        other[:, -1] = ids[:, 0]
-        runs = [(_last_states(encoder, row, PADS[:1]), "without padding") for row in (ids, other)]
-        padded, padded_after = (_last_states(encoder, row, PADS[1:]) for row in (ids, other))
+        before, after = (_last_states(encoder, row, PADS[:1]) for row in (ids, _changed(ids, -1)))
+        padded, later = (_last_states(encoder, row, PADS[1:]) for row in (ids, _changed(ids, -1)))
+        inside = _last_states(encoder, _changed(ids, PREFIX - 1), PADS[:1])
     except (ValueError, TypeError, IndexError, RuntimeError, AttributeError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
-    (before, how), (after, _) = runs
-    return _flow_is_wrong(before, after, mode, how) or _padding_is_wrong(
-        before, padded, padded_after, mode
-    )
+    if not all(states.isfinite().all() for states in (before, after, padded, later, inside)):
+        return NOT_FINITE
+    two_sided = mode == "bidirectional" or (mode == "native" and _natively_two_sided(encoder))
+    wrong = _flow_is_wrong(before, after, two_sided, "the last token")
+    wrong = wrong or _flow_is_wrong(padded, later, two_sided, "the last token before padding")
+    if mode == "prefix":
+        wrong = wrong or _flow_is_wrong(before, inside, True, "the last token of the instruction")
+    return wrong or _padding_is_wrong(before, padded)
 
 
-PADS = [(0, 0), (3, 0), (0, 3)]  # pads to the left and to the right of the tokens
+def _changed(ids: Tensor, place: int) -> Tensor:
+    """The same tokens with another one at a place."""
+    other = ids.clone()
+    other[:, place] = ids[:, (place + 1) % LENGTH]
+    return other
 
 
-def _flow_is_wrong(before: Tensor, after: Tensor, mode: str, how: str) -> str:
-    """An empty string, or that a change of the last token went where it must not, or not where.
+def _natively_two_sided(encoder: Encoder) -> bool:
+    """Whether the untouched checkpoint lets every token see every other."""
+    return not is_decoder(encoder.model) or encoder.native_is_causal is False
+
+
+def _flow_is_wrong(before: Tensor, after: Tensor, must_reach: bool, what: str) -> str:
+    """An empty string, or that a change of some token reached the first one when it must not, ...
 
     Arguments are the states (text, seq, dim) before and after that change.
     """
     reach = (before - after)[:, 0].abs().amax(-1) / before[:, 0].abs().amax(-1)
-    reaches = reach > 1e-6
-    if mode == "native" or (reaches == (mode == "bidirectional")).all():
+    if ((reach > 1e-6) == must_reach).all():
         return ""
-    flow = "reaches" if reaches.any() else "does not reach"
-    return f"a change of the last token {flow} the first one, {how}"
+    return f"a change of {what} {'does not reach' if must_reach else 'reaches'} the first one"
 
 
-def _padding_is_wrong(alone: Tensor, before: Tensor, after: Tensor, mode: str) -> str:
-    """An empty string, or by how much padding changes the states or the flow between them."""
+def _padding_is_wrong(alone: Tensor, padded: Tensor) -> str:
+    """An empty string, or by how much padding changes the states."""
     tolerance = torch.finfo(alone.dtype).eps ** 0.5 * float(alone.abs().max())
-    change = float((before - alone).abs().max())
-    if not change <= tolerance:
-        return f"padding changes the states by {change:.2g}"
-    return _flow_is_wrong(before, after, mode, "with padding")
+    change = float((padded - alone).abs().max())
+    return "" if change <= tolerance else f"padding changes the states by {change:.2g}"
 
 
 def _last_states(encoder: Encoder, ids: Tensor, pads: list[tuple[int, int]]) -> Tensor:
@@ -117,7 +132,7 @@ def _last_states(encoder: Encoder, ids: Tensor, pads: list[tuple[int, int]]) -> 
         {
             "input_ids": torch.cat([pad(ids, sides, value=filler) for sides in pads]),
             "attention_mask": torch.cat([pad(torch.ones_like(ids), sides) for sides in pads]),
-            "prefix_lengths": torch.full((len(pads),), LENGTH - 2, device=ids.device),
+            "prefix_lengths": torch.full((len(pads),), PREFIX, device=ids.device),
         },
         lambda layer, hidden: kept.append(hidden) if layer == count else None,
         stop_after=count,

@@ -61,8 +61,8 @@ RESULTS = Schema(
     "results",
     {
         **dict.fromkeys(["notebook", "checkpoint", "attention", "temperature"], TEXT),
-        **dict.fromkeys(["sink", "template"], TEXT),
-        **{"layer": WHOLE, "pooling": TEXT, "layer_mix": TEXT},
+        **dict.fromkeys(["sink", "template", "template_pooled"], TEXT),
+        **{"max_length": WHOLE, "layer": WHOLE, "pooling": TEXT, "layer_mix": TEXT},
         **dict.fromkeys(["dataset", "split", "probe", "metric"], TEXT),
         **dict.fromkeys(["value", "low", "high"], NUMBER),
         **dict.fromkeys(["n", "truncated", "seed"], WHOLE),

@@ -14,7 +14,15 @@ import pandas as pd
 from lab.paths import DATA
 from lab.registry import unknown
 
-SETTING = ("attention", "pooling", "layer_mix", "temperature", "sink", "template")
+SETTING = (
+    "attention",
+    "pooling",
+    "layer_mix",
+    "temperature",
+    "sink",
+    "template",
+    "template_pooled",
+)
 CLAIM = ["paper", "source", "provenance", "model", "dataset", "metric", "better", "worse", "by"]
 OUTCOMES = ("order holds", "order fails", "undecided", "not measured")
 
