@@ -7,6 +7,7 @@ Poolings that are weighted sums share one matrix product per layer.
 
 import os
 import tempfile
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lab.models import EmbeddingModel, architecture
-from lab.models.texts import TokenisedText, report_truncation
+from lab.models.texts import TextError, TokenisedText, TruncationWarning, check_texts, truncation
 from lab.pooling import LAYER_MIXES, POOLINGS, Tokens, WeightedSum
 
 DEFAULT_POOLINGS = tuple(POOLINGS)
+CHUNK = 1024  # texts that are tokenised together
 
 
 class _Cells:
@@ -157,36 +159,52 @@ def read_out(
     for what, given in (("texts", texts), ("layers", wanted), ("poolings", names)):
         if not len(given):
             raise ValueError(f"nothing to read: {what} is empty")
+    check_texts(texts)
     encoder = model.eval().encoder
     encoder.count_frequencies(names)
-    tokenised = encoder.tokenise(texts, prompt)
-    report_truncation(tokenised)
-    lengths = [len(text.ids) for text in tokenised]
-    batches = batches_by_tokens(
-        lengths, token_budget or (2048 if model.device.type == "cpu" else 32768)
-    )
+    budget = token_budget or (2048 if model.device.type == "cpu" else 32768)
     cells = _Cells(folder, len(wanted) * len(names), len(texts))
+    lengths, cut = np.zeros((2, len(texts)), dtype=np.int64)
+    order: list[int] = []
+    warned: list[TruncationWarning] = []
     quiet = not progress or os.environ.get("LAB_MODE") == "batch"
-    start = 0
     with tqdm(total=len(texts), desc="read-outs", unit="text", delay=2, disable=quiet) as bar:
-        for rows in batches:
-            finite = _pool_batch(
-                model, [tokenised[row] for row in rows], names, wanted, partial(cells.write, start)
-            )
-            if not finite.all():
-                bad = rows[int(np.flatnonzero(~finite)[0])]
-                raise FloatingPointError(model.describe_nonfinite(bad, texts[bad], prompt))
-            start += len(rows)
-            bar.update(len(rows))
+        for chunk in _chunks(texts):
+            try:
+                tokenised = encoder.tokenise([texts[row] for row in chunk], prompt)
+            except TextError as error:
+                raise TextError(chunk[error.row], error.text, error.why) from None
+            lengths[chunk] = [len(text.ids) for text in tokenised]
+            cut[chunk] = [text.cut for text in tokenised]
+            warned += truncation(tokenised)
+            for places in batches_by_tokens(lengths[chunk].tolist(), budget):
+                rows = [chunk[place] for place in places]
+                batch = [tokenised[place] for place in places]
+                write = partial(cells.write, len(order))
+                finite = _pool_batch(model, batch, names, wanted, write)
+                if not finite.all():
+                    bad = rows[int(np.flatnonzero(~finite)[0])]
+                    raise FloatingPointError(model.describe_nonfinite(bad, texts[bad], prompt))
+                order += rows
+                bar.update(len(rows))
+    if warned:
+        warnings.warn(TruncationWarning.merged(warned, len(texts)), stacklevel=2)
     return ReadOuts(
         layers=tuple(wanted),
         poolings=tuple(names),
         states=_states(model),
-        lengths=np.array(lengths),
-        cut=np.array([text.cut for text in tokenised]),
-        _order=np.concatenate(batches),
+        lengths=lengths,
+        cut=cut,
+        _order=np.array(order),
         _cells=cells,
     )
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Rows in chunks, longest texts first: only one chunk of token ids is in memory at a time."""
+    order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), row))
+    for start in range(0, len(order), CHUNK):
+        yield order[start : start + CHUNK]
 
 
 def batches_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:

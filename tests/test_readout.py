@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab import models
+from lab import models, readout
 from lab.models import states
 from lab.models.architecture import layers as layers_of
 from lab.models.texts import TruncationWarning
@@ -200,6 +200,13 @@ def test_a_bad_text_is_named_by_its_row(llama, bad, error, message):
         read_out(llama, ["good", bad])
 
 
+def test_a_text_without_tokens_is_named_by_its_row_however_many_come_before(minilm):
+    row = readout.CHUNK + 2
+    texts = ["good"] * row + ["\u200b"]  # a character that BERT's tokenizer drops
+    with pytest.raises(ValueError, match=f"text {row} .* gives no token"):
+        read_out(minilm, texts)
+
+
 def test_one_string_is_refused(llama):
     with pytest.raises(TypeError, match="give a list"):
         read_out(llama, "a text")
@@ -215,11 +222,9 @@ def test_weights_that_are_not_finite_are_an_error_that_names_text_and_layer(llam
 
 def test_cut_texts_are_counted_and_reported(llama):
     short = models.variant(llama, max_length=20)
-    try:
-        with pytest.warns(TruncationWarning, match="3 of 5 texts are longer.*20 tokens"):
-            found = read_out(short, TEXTS, layers=[-1], poolings=["mean"])
-    finally:
-        models.variant(llama, max_length=512)
+    with pytest.warns(TruncationWarning, match="3 of 5 texts are longer.*20 tokens") as caught:
+        found = read_out(short, TEXTS, layers=[-1], poolings=["mean"])
+    assert [each.filename for each in caught] == [__file__]
     whole = np.array([len(text) + 2 for text in TEXTS])  # one token a byte, <s> and </s>
     assert found.cut.tolist() == np.maximum(whole - 20, 0).tolist()
     assert found.lengths.tolist() == np.minimum(whole, 20).tolist()

@@ -4,6 +4,7 @@ A saved model names this class, so plain sentence-transformers wants ``trust_rem
 load it, and this package installed; :func:`lab.models.load` needs no flag.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from lab.models import architecture, states
 from lab.models.attention import forward_kwargs, prepare
 from lab.models.temperature import Temperature, set_temperature, temperature_of_batch
-from lab.models.texts import TEXT, TokenisedText, collate, report_truncation, tokenise
+from lab.models.texts import TEXT, TokenisedText, collate, tokenise, truncation
 from lab.pooling import POOLINGS, Tokens, needs_frequency
 
 UNSET = "unset"  # a config without the field is_causal, as most are
@@ -253,7 +254,8 @@ class Encoder(Transformer):
                 f"or template on the model; got {sorted(processing_kwargs)}"
             )
         texts = self.tokenise(inputs, prompt, max_length)
-        report_truncation(texts)
+        for warning in truncation(texts):
+            warnings.warn(warning, stacklevel=2)
         return self.collate(texts)
 
     # --- tokens to pooled layers -----------------------------------------------------------

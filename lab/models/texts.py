@@ -5,7 +5,6 @@ special tokens after it stay, so that the last token keeps its meaning. Texts th
 are refused by row.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -193,11 +192,11 @@ def check_texts(texts: Sequence[str]) -> None:
             raise TextError(row, text, why)
 
 
-def report_truncation(texts: Sequence[TokenisedText]) -> None:
-    """Warn of texts that were cut: how many, how much, against which limit."""
+def truncation(texts: Sequence[TokenisedText]) -> list[TruncationWarning]:
+    """One warning if some of these texts were cut: how many, how much; else none."""
     cut = [text for text in texts if text.cut]
-    if cut:
-        longest = max(len(text.ids) + text.cut for text in cut)
-        lost = sum(text.cut for text in cut)
-        found = TruncationWarning(len(cut), len(texts), len(cut[0].ids), longest, lost)
-        warnings.warn(found, stacklevel=3)
+    if not cut:
+        return []
+    longest = max(len(text.ids) + text.cut for text in cut)
+    lost = sum(text.cut for text in cut)
+    return [TruncationWarning(len(cut), len(texts), len(cut[0].ids), longest, lost)]
