@@ -13,7 +13,6 @@ IMPOSSIBLE = {
     ("gpt_neo", "bidirectional"): "its causal mask is a buffer of its own",
     ("gpt_neo", "prefix"): "its causal mask is a buffer of its own",
     ("bloom", "prefix"): "ALiBi is built from a 2-D mask",
-    ("falcon", "prefix"): "its attention takes one mask for all",
     ("deberta-v2", "causal"): "disentangled attention takes a 2-D mask",
     ("deberta-v2", "prefix"): "disentangled attention takes a 2-D mask",
 }
