@@ -30,6 +30,8 @@ import numpy as np
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded
 
 MEMORY_REPEATS = 3
+# Freed blocks go back at once: otherwise the peak holds what the allocator happens to keep.
+PROMPT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 TIMED = {"minilm-l6": 300, "smollm2-135m": 40}  # texts
 ALL, ENCODE, MEMORY = 1.25, 1.0, 1.2  # the bounds
 
@@ -201,7 +203,7 @@ def times(name: str, n: int, repeats: int) -> list[Ratio]:
 def peak_of(side: str, name: str, n: int, median: int) -> float:
     """MB that one side needs above the loaded model, measured in a fresh process."""
     command = [sys.executable, __file__, "--child", side, name, str(n), str(median)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | PROMPT_MALLOC)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return float(done.stdout.splitlines()[-1])
@@ -210,8 +212,9 @@ def peak_of(side: str, name: str, n: int, median: int) -> float:
 def child(side: str, name: str, n: str, median: str) -> None:
     """Print the peak resident memory of one side above what the loaded model holds.
 
-    Each side has done one short text before (lazy imports, token frequencies). The kernel's
-    high-water mark is reset through /proc/self/clear_refs.
+    Each side has done one short text before (lazy imports, token frequencies), and the weights
+    have been read from their mapped file. The high-water mark is reset through
+    /proc/self/clear_refs.
     """
     from lab import models
 
@@ -219,6 +222,8 @@ def child(side: str, name: str, n: str, median: str) -> None:
     texts = mixed_texts(int(n), median=int(median))
     run = {"all": all_read_outs, "plain": plain_forward}[side]
     run(model, ["A text."])
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

@@ -70,31 +70,13 @@ class Encoder(Transformer):
         self,
         model_name_or_path: str,
         *,
-        attention: str = "native",
-        temperature: float | Sequence[float] | str | None = None,
-        sink: str | None = None,
-        template: str = TEXT,
-        pool_template: bool = True,
-        pooling: str = "mean",
-        layers: Sequence[int] | None = None,
-        padding_side: str | None = None,
-        max_length: int | None = None,
         native_is_causal: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
+        chosen = {key: kwargs.pop(key) for key in self.settings if key in kwargs}
         super().__init__(model_name_or_path, **kwargs)
         self._take_over(native_is_causal)
-        self.configure(
-            attention=attention,
-            temperature=temperature,
-            sink=sink,
-            template=template,
-            pool_template=pool_template,
-            pooling=pooling,
-            layers=layers,
-            padding_side=padding_side,
-            max_length=max_length,
-        )
+        self.configure(**chosen)
 
     @classmethod
     def around(cls, transformer: Transformer, **settings: Any) -> Self:
