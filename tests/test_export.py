@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -76,10 +77,15 @@ def executed(folder):
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
     book = new_notebook(cells=cells)
-    ipc = {"transport": "ipc"}
-    NotebookClient(
-        book, kernel_name="python3", config=Config(KernelManager=ipc, AsyncKernelManager=ipc)
-    ).execute()
+    with tempfile.TemporaryDirectory(prefix="lab-") as sockets:
+        # A place of its own for the sockets: two test processes would share the default one.
+        ipc = {"transport": "ipc", "ip": f"{sockets}/k"}
+        NotebookClient(
+            book,
+            kernel_name="python3",
+            startup_timeout=180,
+            config=Config(KernelManager=ipc, AsyncKernelManager=ipc),
+        ).execute()
     nbformat.write(book, folder / "executed.ipynb")
 
 

@@ -460,7 +460,7 @@ def test_trap_25_a_notebook_run_and_stripped_is_the_committed_bytes(tmp_path):
     subprocess.run([*strip, str(book)], check=True)
     committed = book.read_bytes()
     notebook = nbformat.read(book, 4)
-    NotebookClient(notebook, kernel_name="python3").execute()
+    NotebookClient(notebook, kernel_name="python3", startup_timeout=180).execute()
     nbformat.write(notebook, book)
     assert book.read_bytes() != committed
     subprocess.run([*strip, str(book)], check=True)
