@@ -210,7 +210,7 @@ def test_the_search_for_places_finds_them():
 
 
 def test_a_reference_figure_has_its_data_and_its_text_beside_it():
-    drawn: set[Path] = set()
+    drawn = set()
     for end in (".svg", ".plotly.json"):
         drawn |= {path.with_name(path.name.removesuffix(end)) for path in FIGURES.rglob(f"*{end}")}
     data = {path.with_suffix("") for path in FIGURES.rglob("*.csv")}
