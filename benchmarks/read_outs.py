@@ -2,59 +2,20 @@
 
     python benchmarks/read_outs.py [--quick] [--out FILE] [--threads N]
 
-Both sides run in this one process in turn, A B A B, and the table holds medians of the pairwise
-ratios. Bounds are on CPU time of the process (all threads), which other programs on the machine
-disturb less than wall time; wall time stands beside it. Idle threads sleep (OMP_WAIT_POLICY): by
-default they spin, and on a busy machine most of the CPU time is then waiting. Memory is measured in
-a fresh process a side. Exit code 1: a bound is missed.
+How pairs are measured: side_by_side.py. Memory is measured in a fresh process a side. Exit code 1:
+a bound is missed.
 """
 
 import argparse
-import ctypes
-import gc
-import importlib.metadata
-import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded
+from side_by_side import Ratio, in_child, interleaved, main, peak_above, ratio
 
 MEMORY_REPEATS = 3
-# Freed blocks go back at once: otherwise the peak holds what the allocator happens to keep.
-PROMPT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 TIMED = {"minilm-l6": 300, "smollm2-135m": 40}  # texts
 ALL, ENCODE, MEMORY = 1.25, 1.0, 1.2  # the bounds
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Ours divided by theirs: median, smallest and largest of the pairs."""
-
-    case: str
-    checkpoint: str
-    quantity: str
-    ours: float
-    theirs: float
-    ratio: float
-    low: float
-    high: float
-    pairs: int
-    bound: float | None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the bound, if there is one, is kept."""
-        return self.bound is None or self.ratio <= self.bound
 
 
 def mixed_texts(n: int, *, median: int = 25, seed: int = 0) -> list[str]:
@@ -131,45 +92,6 @@ def stock(name: str):  # noqa: ANN201
 # --- time --------------------------------------------------------------------------------------
 
 
-def interleaved(
-    ours: Callable[[], None], theirs: Callable[[], None], repeats: int
-) -> dict[str, list[tuple[float, float]]]:
-    """Pairs (ours, theirs) in seconds, of wall and of CPU time, after one warm-up each."""
-    pairs: dict[str, list[tuple[float, float]]] = {"cpu": [], "wall": []}
-    ours(), theirs()
-    for _ in range(repeats):
-        measured = [_timed(side) for side in (ours, theirs)]
-        for place, quantity in enumerate(pairs):
-            pairs[quantity].append((measured[0][place], measured[1][place]))
-    return pairs
-
-
-def _timed(side: Callable[[], None]) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    side()
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
-def ratio(
-    case: str, checkpoint: str, quantity: str, pairs: list[tuple[float, float]], bound: float | None
-) -> Ratio:
-    """The summary of measured pairs."""
-    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratios = [one / other for one, other in pairs]
-    return Ratio(
-        case,
-        checkpoint,
-        quantity,
-        ours,
-        theirs,
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        len(pairs),
-        bound,
-    )
-
-
 def times(name: str, n: int, repeats: int) -> list[Ratio]:
     """All time ratios of one checkpoint."""
     from lab import models
@@ -200,21 +122,11 @@ def times(name: str, n: int, repeats: int) -> list[Ratio]:
 # --- memory ------------------------------------------------------------------------------------
 
 
-def peak_of(side: str, name: str, n: int, median: int) -> float:
-    """MB that one side needs above the loaded model, measured in a fresh process."""
-    command = [sys.executable, __file__, "--child", side, name, str(n), str(median)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | PROMPT_MALLOC)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return float(done.stdout.splitlines()[-1])
-
-
-def child(side: str, name: str, n: str, median: str) -> None:
-    """Print the peak resident memory of one side above what the loaded model holds.
+def child(side: str, name: str, n: str, median: str) -> float:
+    """Peak resident memory of one side above what the loaded model holds.
 
     Each side has done one short text before (lazy imports, token frequencies), and the weights
-    have been read from their mapped file. The high-water mark is reset through
-    /proc/self/clear_refs.
+    have been read from their mapped file.
     """
     from lab import models
 
@@ -224,18 +136,12 @@ def child(side: str, name: str, n: str, median: str) -> None:
     run(model, ["A text."])
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    run(model, texts)
-    print((_status("VmHWM") - before) / 1024)
+    return peak_above(lambda: run(model, texts))
 
 
-def _status(key: str) -> int:
-    """A size in kB from /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+def peak_of(side: str, name: str, n: int, median: int) -> float:
+    """MB that one side needs above the loaded model, measured in a fresh process."""
+    return in_child(__file__, side, name, str(n), str(median))
 
 
 def memories(name: str, n: int, repeats: int) -> list[Ratio]:
@@ -258,67 +164,14 @@ def growth(name: str, repeats: int) -> Ratio:
     return ratio("all read-outs, 8000 / 2000 short texts", name, "peak MB", pairs, MEMORY)
 
 
-# --- report ------------------------------------------------------------------------------------
-
-
-def machine(threads: int) -> dict[str, object]:
-    """What the numbers were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    packages = ("torch", "transformers", "sentence-transformers", "numpy")
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "python": sys.version.split()[0],
-        "os": platform.system(),
-        "load_before": os.getloadavg()[0],
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "omp_wait_policy": os.environ["OMP_WAIT_POLICY"],
-    }
-
-
-def show(found: Ratio) -> None:
-    """One line of the table."""
-    bound = f"<= {found.bound}" + ("" if found.holds else "  MISSED") if found.bound else ""
-    print(
-        f"{found.case:48} {found.checkpoint:13} {found.quantity:8} {found.ours:8.2f} "
-        f"{found.theirs:8.2f} {found.ratio:6.3f}  {found.low:.3f}-{found.high:.3f}  {bound}",
-        flush=True,
-    )
-
-
-def main() -> int:
-    """Measure, print, write; 1 when a bound is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="minilm-l6 only, fewer repeats")
-    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")  # texts that are cut
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    if options.child:
-        child(*options.child)
-        return 0
-    import torch
-
-    torch.set_num_threads(options.threads)
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of the child processes
-    report = machine(options.threads)
+def measure(options: argparse.Namespace) -> Iterator[Ratio]:
+    """All ratios, as they come."""
     repeats, memory_repeats = (3, 1) if options.quick else (5, MEMORY_REPEATS)
-    ratios: list[Ratio] = []
     for name, n in list(TIMED.items())[: 1 if options.quick else None]:
-        for found in [*times(name, n, repeats), *memories(name, n, memory_repeats)]:
-            show(found)
-            ratios.append(found)
-    ratios.append(growth("minilm-l6", memory_repeats))
-    show(ratios[-1])
-    if options.out:
-        report["ratios"] = [asdict(found) | {"holds": found.holds} for found in ratios]
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if all(found.holds for found in ratios) else 1
+        yield from times(name, n, repeats)
+        yield from memories(name, n, memory_repeats)
+    yield growth("minilm-l6", memory_repeats)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, measure, child, {"quick": "minilm-l6 only, fewer repeats"}))
