@@ -31,7 +31,8 @@ CHUNK = 1024  # texts that are tokenised together
 class _Cells:
     """Arrays (texts, dim) of float32 behind each other in a temporary file, which goes with it.
 
-    The room is taken at the first write: a full disk is found before hours of work, not after.
+    The room is taken at the first write: a full disk is found before hours of work, not after. Not
+    so where the system can't reserve room (macOS, Windows): there the file only gets its length.
     """
 
     def __init__(self, folder: Path | None, cells: int, texts: int) -> None:
@@ -57,7 +58,10 @@ class _Cells:
     def _reserve(self, dim: int) -> None:
         size = self._cells * self._texts * dim * 4
         try:
-            os.posix_fallocate(self._file.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), 0, size)
+            else:
+                self._file.truncate(size)
         except OSError as error:
             raise OSError(
                 error.errno,

@@ -222,12 +222,49 @@ def test_a_classification_sample_fits_on_as_many_texts_of_the_same_labels():
     assert set(parts.get_group("train")) == set(parts.get_group("test"))
 
 
-@pytest.mark.parametrize("n", [0, -3, 1001])
+@pytest.mark.parametrize("n", [0, -3, 1001, 1.5, 20.0, float("nan"), "20", True])
 def test_a_sample_size_that_cannot_be_drawn_is_refused(n):
-    with pytest.raises(
-        ValueError, match=rf"n={n} of wordnet-similarity/test: it has 1000.*1 to 10"
-    ):
+    message = (
+        f"n={n!r} of wordnet-similarity/test: it has 1000 to draw from; ask for a whole number "
+        "from 1 to 1000, or None for all"
+    )
+    with pytest.raises(ValueError if type(n) is int else TypeError, match=f"^{message}$"):
         data.load("wordnet-similarity", n=n)
+
+
+def test_a_sample_size_may_come_from_numpy():
+    loaded = data.load("wordnet-similarity", n=np.int64(20))
+    assert (len(loaded.frame), type(loaded.n)) == (20, int)
+
+
+def test_a_corpus_that_is_cut_to_judged_documents_says_so(mirror):
+    judged = [(0, 0), (0, 1), (1, 2), (1, 0), (2, 3)]
+    put(
+        mirror,
+        "retrieval/small",
+        {
+            "corpus": [{"id": f"d{i}", "text": f"document {i}"} for i in range(6)],
+            "queries": [{"id": f"q{i}", "text": f"query {i}"} for i in range(3)],
+            "qrels/test": [
+                {"query-id": f"q{q}", "corpus-id": f"d{d}", "score": 1} for q, d in judged
+            ],
+        },
+    )
+    cut = data.load("small", n=2)
+    note = f"corpus cut to the {len(cut.documents)} of 6 documents judged for these 2 queries"
+    assert len(cut.documents) < 6
+    assert [each.startswith(note) for each in cut.notes] == [True]
+    assert data.load("small").notes == data.load("small", n=2, full_corpus=True).notes == ()
+    put(
+        mirror,
+        "retrieval/all-judged",
+        {
+            "corpus": [{"id": "d", "text": "document"}],
+            "queries": [{"id": "q", "text": "query"}],
+            "qrels/test": [{"query-id": "q", "corpus-id": "d", "score": 1}],
+        },
+    )
+    assert data.load("all-judged", n=1).notes == ()
 
 
 # kinds of a mirror -------------------------------------------------------------------------------

@@ -8,10 +8,20 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from tiny import DECODERS, ENCODERS
 from tokenizers.normalizers import Replace
 
 from lab import models
+from lab.models.checkpoints import (
+    _once,
+    byte_tokenizer,
+    convert_gguf,
+    random_model,
+    tiny_config,
+    write_random,
+)
 from lab.models.texts import TruncationWarning
 
 TEXTS = ["A man is playing a guitar.", "x", "Two dogs run through deep snow, barking at a hare."]
@@ -433,6 +443,74 @@ def test_damaged_weights_are_named_with_the_cure(llama, tmp_path):
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"the weights in .* are damaged .*restore the folder"):
         models.load(tmp_path / "model")
+
+
+def without(folder, *keys):
+    """The checkpoint of a folder, less the weights whose names end like this."""
+    file = folder / "model.safetensors"
+    weights = {name: w for name, w in load_file(file).items() if not name.endswith(keys)}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("lab_model", [False, True])
+@pytest.mark.parametrize(
+    ("name", "key"), [("llama", "1.mlp.up_proj.weight"), ("bert", "2.output.dense.bias")]
+)
+def test_missing_weights_are_named_instead_of_made_up(tmp_path, name, key, lab_model):
+    if lab_model:
+        models.load(f"random:{name}", layers=1).save_pretrained(str(tmp_path))
+    else:
+        write_random(name, tmp_path, seed=0)
+    without(tmp_path, key)
+    message = rf"checkpoint of '.*' lacks 1 weights of a \w+Model: \S*{key}; .*Restore the weights"
+    with pytest.raises(ValueError, match=message):
+        models.load(tmp_path)
+
+
+def test_of_many_missing_weights_the_first_are_named(tmp_path):
+    write_random("llama", tmp_path, seed=0)
+    without(tmp_path, "proj.weight")
+    with pytest.raises(ValueError, match=r"lacks 21 weights of a LlamaModel: (\S+, ){5}\.\.\.;"):
+        models.load(tmp_path)
+
+
+def test_a_missing_pooler_or_head_that_no_state_depends_on_is_not_missed(bert, tmp_path):
+    bert.save_pretrained(str(tmp_path))
+    without(tmp_path, "pooler.dense.weight", "pooler.dense.bias")
+    with torch.no_grad():
+        model = models.load(tmp_path)
+    assert np.array_equal(model.encode(TEXTS), bert.encode(TEXTS))
+    assert all(parameter.requires_grad for parameter in model.encoder.model.parameters())
+
+
+@pytest.mark.parametrize("name", [*DECODERS, *ENCODERS])
+def test_a_complete_checkpoint_of_every_architecture_lacks_nothing(tmp_path, name):
+    from lab.models.origins import open_model
+
+    write_random(name, tmp_path, seed=0)
+    options = {"seed": None, "revision": None, "trust_remote_code": False}
+    assert open_model(str(tmp_path), **options)[0].model.config.model_type == name
+
+
+def test_a_disk_too_full_for_a_checkpoint_is_reported_with_the_room_it_needs(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource", reason="Windows can't limit a file's size")
+    model, tokenizer = random_model(tiny_config("llama"), seed=0), byte_tokenizer()
+    monkeypatch.setattr("transformers.AutoModel.from_pretrained", lambda *_, **__: model)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: tokenizer)
+    target, size = tmp_path / "made", sum(w.numel() for w in model.parameters()) * 4 / 1e6
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            _once(target, lambda folder: convert_gguf(tmp_path / "a.gguf", folder))
+        with pytest.raises(OSError, match="or set TMPDIR to another folder"):
+            models.load("random:llama")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = f"a checkpoint of {size:.1f} MB can't be written to {tmp_path}: "
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).endswith("; make room there, or set LAB_CACHE to another folder")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_switch_that_does_not_act_is_found_out(llama):

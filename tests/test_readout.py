@@ -258,6 +258,15 @@ def test_a_full_disk_is_found_at_the_first_batch_and_says_how_much_was_wanted():
     assert "folder=" in message
 
 
+def test_a_system_that_cannot_reserve_room_gives_the_same_read_outs(
+    llama, everything, tmp_path, monkeypatch
+):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    found = read_out(llama, TEXTS, token_budget=80, folder=tmp_path)
+    for key, embeddings in found.items():
+        assert np.array_equal(embeddings, everything[key])
+
+
 def open_files(folder):
     """Targets of this process's open files in ``folder``."""
     links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]  # noqa: PTH208

@@ -11,7 +11,6 @@ A name is the last part of a data set's folder ("stsb-en"); where two folders sh
 one has the short name and the other is asked for in full ("pairs/wordnet-definitions").
 """
 
-import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +144,7 @@ def load(
     Raises:
         LookupError: no such data set or split.
         FileNotFoundError: a file, or the manifest in ``LAB_DATA``, is missing.
+        TypeError: ``n`` is not a whole number.
         ValueError: a damaged file, a blank text, or an ``n`` that cannot be drawn.
         ConnectionError: only the hub has it and it cannot be reached.
     """
@@ -155,18 +155,26 @@ def load(
     kind, rng = source.kind_of(split), np.random.default_rng(seed)
     rows = READERS[kind](source, split, rng)
     if n is not None:
-        units = count(rows, kind)
-        if not 1 <= operator.index(n) <= units:
-            raise ValueError(
-                f"n={n} of {name}/{split}: it has {units} to draw from; "
-                f"ask for 1 to {units}, or None for all"
-            )
+        n = _drawable(n, count(rows, kind), f"{name}/{split}")
         rows = SAMPLERS[kind](rows, n, rng, full_corpus)
     files = {str(source.root / file): digest for file, digest in source.digests(split).items()}
     record_input(
         "dataset", name=name, split=split, origin=source.origin, n=n, seed=seed, files=files
     )
     return _assemble(name, split, source, rows, n=n, seed=seed)
+
+
+def _drawable(n: int, units: int, what: str) -> int:
+    """``n`` as a plain int, if so many units can be drawn from ``units``."""
+    message = (
+        f"n={n!r} of {what}: it has {units} to draw from; ask for a whole number from 1 to "
+        f"{units}, or None for all"
+    )
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise TypeError(message)
+    if not 1 <= n <= units:
+        raise ValueError(message)
+    return int(n)
 
 
 def _assemble(

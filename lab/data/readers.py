@@ -225,7 +225,14 @@ def _sample_queries(rows: Rows, n: int, rng: np.random.Generator, full_corpus: b
     if full_corpus:
         return Rows(frame, rows.documents, rows.notes)
     judged = set(frame["document"])
-    return Rows(frame, [text for text in rows.documents if text in judged], rows.notes)
+    documents = [text for text in rows.documents if text in judged]
+    if len(documents) == len(rows.documents):
+        return Rows(frame, documents, rows.notes)
+    note = (
+        f"corpus cut to the {len(documents)} of {len(rows.documents)} documents judged for these "
+        f"{n} queries, which is easier than the whole"
+    )
+    return Rows(frame, documents, (*rows.notes, note))
 
 
 def _scored_part(rows: Rows) -> str:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,14 @@ def _minilm() -> Path:
     return package_dir("minilm-l6") / "model"
 
 
-def _smollm2() -> Path:
-    source = package_dir("smollm2-135m") / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    target = cache() / "checkpoints" / f"smollm2-135m-{_stamp(source)}"
-    if not target.is_dir():
-        _once(target, lambda folder: convert_gguf(source, folder))
-    return target
+def _from_gguf(checkpoint: str) -> Path:
+    """The folder of a plain checkpoint, made of the one GGUF file of its package at the first use.
 
-
-def _gemma() -> Path:
-    source = next(package_dir("gemma3-270m").glob("*.gguf"))
-    target = cache() / "checkpoints" / f"gemma3-270m-{_stamp(source)}"
+    Raises:
+        OSError: no room for it; says how much it needs.
+    """
+    (source,) = package_dir(checkpoint).glob("*.gguf")
+    target = cache() / "checkpoints" / f"{checkpoint}-{_stamp(source)}"
     if not target.is_dir():
         _once(target, lambda folder: convert_gguf(source, folder))
     return target
@@ -133,8 +131,22 @@ def convert_gguf(source: Path, folder: Path) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     tokenizer.chat_template = None
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save(model, tokenizer, folder, "LAB_CACHE")
+
+
+def _save(model: Any, tokenizer: Any, folder: Path, setting: str) -> None:
+    """Write a checkpoint; without room for it, say how much it needs and what moves the folder."""
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:  # a full disk is either, by what is being written
+        size = sum(weight.nbytes for weight in model.parameters())
+        raise OSError(
+            f"a checkpoint of {size / 1e6:.1f} MB can't be written to {folder.parent}: {error}; "
+            f"make room there, or set {setting} to another folder"
+        ) from error
 
 
 CHECKPOINTS(
@@ -145,7 +157,7 @@ CHECKPOINTS(
         "Apache-2.0",
         "causal LLM: Llama architecture, 30 layers, instruct",
         "<|endoftext|>",
-        _smollm2,
+        partial(_from_gguf, "smollm2-135m"),
     )
 )
 CHECKPOINTS(
@@ -167,7 +179,7 @@ CHECKPOINTS(
         "Gemma Terms",
         "optional causal LLM: Gemma 3, 18 layers, base; not an open licence",
         "<bos>",
-        _gemma,
+        partial(_from_gguf, "gemma3-270m"),
     )
 )
 
@@ -276,5 +288,4 @@ def write_random(name: str, folder: Path, seed: int) -> None:
         tokenizer = AutoTokenizer.from_pretrained(source)
     else:
         config, tokenizer = tiny_config(name), byte_tokenizer()
-    random_model(config, seed).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save(random_model(config, seed), tokenizer, folder, "TMPDIR")

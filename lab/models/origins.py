@@ -7,11 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules.transformer import Transformer
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from lab.manifest import record_input, recording
+from lab.models.architecture import plain_states, probe_ids
 from lab.models.checkpoints import CHECKPOINTS, write_random
 from lab.models.embedding_model import EmbeddingModel
 from lab.paths import cache
@@ -28,7 +32,7 @@ def open_model(
 
     Raises:
         LookupError: nothing is called that.
-        ValueError: damaged weights; ``seed`` or ``revision`` where there is none to choose.
+        ValueError: damaged or missing weights; ``seed`` or ``revision`` where there is none.
         ConnectionError: the hub gave no such model, with what to do instead.
     """
     if os.environ.get("LAB_MODE") == "batch":
@@ -75,12 +79,14 @@ def _from_folder(name: str, folder: Path, **options: Any) -> SentenceTransformer
         record_input("model", name=name, files=known, sha256=sorted(files.values()))
     kind = EmbeddingModel if ours else SentenceTransformer
     try:
-        return kind(str(folder), local_files_only=True, **options)
+        model = kind(str(folder), local_files_only=True, **options)
     except SafetensorError as error:
         cure = "restore the folder"
         if folder.is_relative_to(cache()):
             cure = "delete that folder, it will be made again"
         raise ValueError(f"the weights in {folder} are damaged ({error}); {cure}") from error
+    _refuse_missing(name, model)
+    return model
 
 
 def _from_hub(name: str, **options: Any) -> SentenceTransformer:
@@ -94,8 +100,43 @@ def _from_hub(name: str, **options: Any) -> SentenceTransformer:
             "connected machine and give its folder"
             + ("; HF_HUB_OFFLINE is set here" if offline else "")
         ) from error
+    _refuse_missing(name, model)
     record_input("model", name=name, revision=getattr(model[0].config, "_commit_hash", None))
     return model
+
+
+def _refuse_missing(name: str, model: SentenceTransformer) -> None:
+    """Refuse a checkpoint without some of the weights that its hidden states depend on.
+
+    transformers makes them up and only logs it. It marks every weight that it has loaded.
+    """
+    if not isinstance(model[0], Transformer):
+        return
+    parameters = model[0].model.named_parameters()
+    absent = {key: p for key, p in parameters if not getattr(p, "_is_hf_initialized", False)}
+    missing = _used(model[0].model, absent) if absent else []
+    if missing:
+        raise ValueError(
+            f"the checkpoint of {name!r} lacks {len(missing)} weights of a "
+            f"{type(model[0].model).__name__}: {', '.join(missing[:5])}"
+            + (", ..." if len(missing) > 5 else "")
+            + "; random ones would be in their place. Restore the weights, or the config.json that "
+            "belongs to them"
+        )
+
+
+def _used(model: PreTrainedModel, parameters: dict[str, torch.nn.Parameter]) -> list[str]:
+    """Those that the last hidden states have a gradient for: all but heads and poolers."""
+    trainable = [parameter.requires_grad for parameter in parameters.values()]
+    ids = probe_ids(model, 5)
+    with torch.enable_grad():
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        states = plain_states(model, input_ids=ids, attention_mask=torch.ones_like(ids))
+        gradients = torch.autograd.grad(states.sum(), [*parameters.values()], allow_unused=True)
+    for parameter, before in zip(parameters.values(), trainable, strict=True):
+        parameter.requires_grad_(before)
+    return [key for key, found in zip(parameters, gradients, strict=True) if found is not None]
 
 
 def _sha256(path: Path) -> str:
