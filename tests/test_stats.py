@@ -202,6 +202,84 @@ def test_all_settings_share_one_draw_so_their_order_is_irrelevant():
     assert (one["p_holm"] >= one["p"]).all()
 
 
+# A number of each setting against its score
+
+
+def settings_of(rng, n=30, shifts=(0, 0.3, 0.1, 0.5, 0.2)):
+    """Scores of settings on the same n units, near enough to each other to change places."""
+    noise = rng.normal(size=n)
+    return [of(noise + shift + rng.normal(size=n) / 2) for shift in shifts]
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3, 4, 5], [3, 1, 1, -2, 0.5], [2, 2, 2, 2, 9]])
+def test_the_association_is_spearman_s_of_scipy_over_the_settings(rng, values):
+    scores = settings_of(rng)
+    found = stats.association(scores, values, rng=rng, resamples=50)
+    expected = scipy.stats.spearmanr(values, [score.value for score in scores]).statistic
+    assert found.value == pytest.approx(expected)
+    assert found.n == 5
+
+
+def test_the_interval_of_an_association_resamples_the_units_of_all_settings_at_once(rng):
+    scores, values = settings_of(rng), [3, 1, 2, 5, 2]
+    found = stats.association(
+        scores, values, rng=np.random.default_rng(7), resamples=300, level=0.9
+    )
+    drawn = stats.bootstrap_weights(30, 300, np.random.default_rng(7))
+    units = np.column_stack([score.units for score in scores])
+    draws = [
+        scipy.stats.spearmanr(values, np.average(units, axis=0, weights=one)).statistic
+        for one in drawn
+    ]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.05, 0.95])))
+    assert found.low < found.value < found.high
+    assert found.resamples == 300
+
+
+def test_a_monotone_relation_is_one_however_noisy_the_units_that_the_settings_share(rng):
+    noise = 100 * rng.normal(size=40)
+    scores = [of(noise + shift) for shift in (0, 0.1, 0.5, 0.6)]
+    for values, sign in (([1, 10, 100, 1e9], 1), ([5, 0, -1, -1e9], -1)):
+        found = stats.association(scores, values, rng=rng, resamples=200)
+        assert (found.value, found.low, found.high) == (sign, sign, sign)
+
+
+@given(st.integers(0, 10_000), st.integers(3, 6), st.sampled_from([0.01, 0.5, 0.95]))
+@settings(max_examples=40, deadline=None)
+def test_the_interval_of_an_association_holds_its_value(seed, count, level):
+    rng = np.random.default_rng(seed)
+    scores = settings_of(rng, 12, rng.normal(size=count) / 5)
+    values = rng.permutation(count)
+    found = stats.association(scores, values, rng=rng, resamples=60, level=level)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+
+
+def test_only_the_order_of_the_values_matters_and_that_of_the_settings_does_not():
+    scores = settings_of(np.random.default_rng(0))
+    values = np.array([0.2, 3, 1, 7, 5])
+    order = [4, 2, 0, 1, 3]
+    asked = [
+        (scores, values),
+        (scores, np.exp(values)),
+        ([scores[place] for place in order], values[order]),
+        (scores, pd.Series(values, index=list("abcde"))),
+    ]
+    one, *others = (
+        stats.association(*each, rng=np.random.default_rng(1), resamples=99) for each in asked
+    )
+    for other in others:
+        assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high))
+
+
+def test_resamples_in_which_all_settings_tie_are_left_out_and_counted():
+    better = np.array([1, 1, 1, 1] + [0] * 16)  # without these four, settings are equal: 1 %
+    scores = [of(better * step) for step in range(3)]
+    found = stats.association(scores, [1, 2, 3], rng=np.random.default_rng(0))
+    drawn = stats.bootstrap_weights(20, 1000, np.random.default_rng(0))
+    assert found.resamples == (drawn[:, :4].sum(axis=1) > 0).sum() < 1000
+    assert (found.low, found.high) == pytest.approx((1, 1))
+
+
 # Several data sets, many comparisons
 
 
@@ -347,3 +425,36 @@ def test_bad_p_values_and_differences_are_refused():
         stats.wilcoxon([0.1, np.nan])
     with pytest.raises(LookupError, match="no p values for"):
         stats.tie_groups({"a": 1.0}, pd.DataFrame())
+
+
+@pytest.mark.parametrize(
+    ("scores", "values", "message"),
+    [
+        ([of([1, 2]), of([2, 3])], [1, 2], "three or more, with one value each; got 2 scores"),
+        ([of([1, 2])] * 3, [1, 2], "one value each; got 3 scores and 2 values"),
+        ([of([1, 2]), of([2, 3]), of([4, 3])], [1, math.nan, 2], "value 1 of 3 is nan"),
+        ([of([1, 2]), of([2, 3]), of([4, 3])], [1, 2, math.inf], "value 2 of 3 is inf"),
+        ([of([1, 2]), of([2, 3]), of([4, 3])], [5, 5, 5], "values and scores that are not all"),
+        ([of([1, 2]), of([2, 1]), of([1, 2])], [1, 2, 3], "values and scores that are not all"),
+        ([of([1, 2]), of([2, 3]), of([4, 3, 2])], [1, 2, 3], "one n; got 3 and 2"),
+        ([of([1, 2]), of([2, 3]), of([4, 3], "f1")], [1, 2, 3], "one metric; got 'f1'"),
+        ([of([1]), of([2]), of([3])], [1, 2, 3], "n >= 2 units"),
+        (
+            [ranked([1, 2, 3], [1, 2, 3]), ranked([1, 3, 2], [1, 2, 3]),
+             ranked([2, 1, 3], [3, 2, 1])], [1, 2, 3], "gold of the two scores differs",
+        ),
+        (
+            [of([0, 0, 0, shift]) for shift in range(3)], [1, 2, 3],
+            "over settings is undefined in .* of 1000 resamples",
+        ),
+    ],
+)  # fmt: skip
+def test_an_association_of_what_cannot_be_associated_is_refused(rng, scores, values, message):
+    with pytest.raises(ValueError, match=message):
+        stats.association(scores, values, rng=rng)
+
+
+@pytest.mark.parametrize("options", [{"level": 95}, {"resamples": 0}])
+def test_an_association_needs_a_level_between_zero_and_one_and_a_resample(rng, options):
+    with pytest.raises(ValueError, match=r"between 0 and 1|a resample"):
+        stats.association(settings_of(rng), [1, 2, 3, 4, 5], rng=rng, **options)

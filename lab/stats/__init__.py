@@ -6,7 +6,7 @@ Tests across data sets and corrections are in ``significance``, and can be had f
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -34,6 +34,7 @@ __all__ = [
     "Shift",
     "Signed",
     "Statistic",
+    "association",
     "attainable_p",
     "bootstrap_weights",
     "compare",
@@ -137,13 +138,14 @@ def interval(score: Score, weights: np.ndarray, level: float = 0.95) -> Interval
     """The score with its percentile bootstrap interval (Efron & Tibshirani 1993, section 13.3).
 
     Resamples in which the statistic is undefined (a constant column, no positive) are left out and
-    counted.
+    counted. The interval is widened, if need be, to hold the value.
 
     Raises:
         ValueError: level outside (0, 1), weights of another n, over 5 % undefined resamples.
     """
     draws = _draws(score, weights)
     low, high = _percentiles(draws, level, score.metric)
+    low, high = min(low, score.value), max(high, score.value)
     return Interval(score.value, low, high, score.n, int(np.isfinite(draws).sum()))
 
 
@@ -218,6 +220,56 @@ def pairwise_p(
     for (a, b), p in zip(pairs, holm(raw), strict=True):
         table.loc[a, b] = table.loc[b, a] = p
     return table
+
+
+def association(
+    scores: Sequence[Score],
+    values: Sequence[float],
+    *,
+    rng: np.random.Generator,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """Spearman's correlation, over settings, of a number of each setting with its score.
+
+    The settings are held fixed and the units that scores are made of are resampled, the same for
+    all settings: the interval says how sure the order of *these* settings is, and nothing about
+    others. It is widened, if need be, to hold the observed value. ``n`` is the number of settings.
+
+    Raises:
+        ValueError: fewer than three settings, not one value each, a value that is not finite, all
+            values or all scores equal, or scores on other units.
+    """
+    from scipy.stats import rankdata
+
+    if len(scores) < 3 or len(scores) != len(values):
+        raise ValueError(
+            f"a correlation over settings needs three or more, with one value each; got "
+            f"{len(scores)} scores and {len(values)} values"
+        )
+    numbers = np.asarray(values, dtype=float)
+    lost = np.flatnonzero(~np.isfinite(numbers))
+    if len(lost):
+        raise ValueError(
+            f"value {lost[0]} of {len(numbers)} is {numbers[lost[0]]}; leave that setting out"
+        )
+    for score in scores[1:]:
+        _check_pair(score, scores[0])
+    weights = bootstrap_weights(scores[0].n, resamples, rng)
+    draws = np.column_stack([_draws(score, weights) for score in scores])
+    observed = np.array([[score.value for score in scores]])
+    middle = (len(numbers) + 1) / 2  # the mean of any ranks: sums below are exact, so |rho| <= 1
+    x = rankdata(numbers) - middle
+    ranks = [rankdata(y, axis=1) - middle for y in (observed, draws)]
+    with np.errstate(invalid="ignore"):
+        point, spread = (r @ x / np.sqrt((r**2).sum(1) * (x @ x)) for r in ranks)
+    if not np.isfinite(point[0]):
+        raise ValueError("a correlation needs values and scores that are not all equal")
+    spread = np.where(np.isfinite(draws).all(1), spread, np.nan)
+    low, high = _percentiles(spread, level, "Spearman's correlation over settings")
+    value = float(point[0])
+    defined = int(np.isfinite(spread).sum())
+    return Interval(value, min(low, value), max(high, value), len(scores), defined)
 
 
 def _draws(score: Score, weights: np.ndarray) -> np.ndarray:
