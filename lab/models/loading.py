@@ -127,8 +127,15 @@ def variant(model: EmbeddingModel, **changes: Any) -> EmbeddingModel:
     ``None`` brings a setting back to its default; padding side and length to those at loading.
 
     Raises:
-        LookupError, ValueError: an unknown or impossible setting, with what is possible.
+        LookupError, ValueError: an unknown or impossible setting, with what is possible; one that
+            changes what a repair of the model was fitted on.
     """
+    repair = settings(model)["repair"]
+    if repair and changes.keys() - {"padding_side"}:
+        raise ValueError(
+            f"{', '.join(changes)} would change what this model's {repair} reads, and that was "
+            "fitted under other settings; change the model first, then fit and attach"
+        )
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     other = copy.deepcopy(model, shared)
     _configure(other, **changes)
@@ -138,6 +145,7 @@ def variant(model: EmbeddingModel, **changes: Any) -> EmbeddingModel:
 def settings(model: EmbeddingModel) -> dict[str, Any]:
     """What ``load`` was asked for, as columns of the tidy table."""
     encoder, mix = model.encoder, model.layer_mix
+    repairs = [str(module.repair_name) for module in model if hasattr(module, "repair_name")]
     one = len(encoder.layers) == 1
     templated = encoder.template != TEXT
     return {
@@ -153,6 +161,7 @@ def settings(model: EmbeddingModel) -> dict[str, Any]:
         "layer": encoder.layers[0] if one else None,
         "pooling": encoder.pooling,
         "layer_mix": None if one else mix.name,
+        "repair": " + ".join(repairs) or None,
     }
 
 
