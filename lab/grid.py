@@ -70,6 +70,7 @@ def evaluate(
     probe = PROBES[dataset.kind]
     common = {
         **settings(model),
+        "repair": None,  # read-outs come before a repair that is attached to the model
         "dataset": dataset.name,
         "split": dataset.split,
         "truncated": int((read_outs.cut > 0).sum()),

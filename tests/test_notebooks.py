@@ -29,7 +29,9 @@ LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.Genera
 # By parameter name, shared by all notebooks. Models of five layers, which "last_four" needs.
 SMALL = {
     "checkpoint": "random:llama", "decoder": "llama", "encoder": "bert", "resamples": 50,
-    "n": 12, "n_dev": 12, "n_test": 12, "n_tasks": 8, "n_labels": 6,
+    "n": 12, "n_dev": 12, "n_test": 12, "n_tasks": 8, "n_labels": 24,
+    "control": "random:bert", "middle": 2, "n_texts": 60, "n_cloud": 200, "largest": 400,
+    "n_pairs": 20, "n_queries": 20, "components": 4, "max_length": 24,
 }  # fmt: skip
 FOLDERS = ("decoder", "encoder")
 

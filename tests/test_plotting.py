@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib as mpl
@@ -8,9 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from matplotlib.colors import to_rgb
 
 from lab import plotting
+from lab.export import export
 
 ALT = "Spearman correlation by pooling and layer; mean at layer two is highest"
 
@@ -111,6 +114,42 @@ def test_layer_curves_go_through_the_points_in_the_order_of_the_layers(causal):
     assert {*last["low"], *last["high"]} <= set(band[:, 1])
 
 
+@pytest.mark.parametrize("log_x", [False, True])
+def test_curves_go_through_the_points_in_the_order_of_any_column_of_numbers(causal, log_x):
+    table = causal.assign(sample_size=10 ** causal["layer"].astype(float)).drop(columns="layer")
+    ax = plotting.curves(table, x="sample_size", hue="pooling", log_x=log_x)
+    assert (ax.get_xscale(), ax.get_xlabel()) == ("log" if log_x else "linear", "sample size")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["last", "mean", "first"]
+    for line, band, name in zip(ax.lines, ax.collections, ["last", "mean", "first"], strict=True):
+        part = table[table["pooling"] == name].sort_values("sample_size")
+        np.testing.assert_array_equal(line.get_xdata(), [1, 10, 100])
+        np.testing.assert_array_equal(line.get_ydata(), part["value"])
+        corners = {(x, y) for x, y in band.get_paths()[0].vertices}
+        for side in ("low", "high"):
+            assert corners >= set(zip(part["sample_size"], part[side], strict=True))
+
+
+def test_layer_curves_are_the_curves_over_the_layer(causal):
+    one, two = (
+        plotting.layer_curves(causal, hue="pooling"),
+        plotting.curves(causal, x="layer", hue="pooling"),
+    )
+    for first, second in zip(one.lines, two.lines, strict=True):
+        np.testing.assert_array_equal(first.get_xydata(), second.get_xydata())
+    assert (one.get_xlabel(), two.get_xlabel()) == ("layer (0 = token embeddings)", "layer")
+    assert one.get_ylabel() == two.get_ylabel() == "spearman · toy"
+
+
+def test_a_curve_is_not_drawn_where_its_axis_has_no_place(causal):
+    with pytest.raises(ValueError, match="'layer' goes down to 0: a log axis has no place"):
+        plotting.curves(causal, x="layer", hue="pooling", log_x=True)
+    endless = causal.assign(rate=causal["layer"].astype(float).replace(2, np.inf))
+    with pytest.raises(ValueError, match="'rate' is infinite in 3 of 9 rows"):
+        plotting.curves(endless, x="rate", hue="pooling")
+    with pytest.raises(LookupError, match=r"no column named 'layr'.*did you mean 'layer'"):
+        plotting.curves(causal, x="layr", hue="pooling")
+
+
 def test_forty_curves_are_forty_pairs_of_colour_and_marker():
     names = np.repeat([f"p{i}" for i in range(40)], 2)
     many = pd.DataFrame({"pooling": names, "layer": [0, 1] * 40, "value": 1.0, "low": 0, "high": 2})
@@ -173,6 +212,7 @@ def test_dollar_signs_in_data_start_no_formula(causal, tmp_path):
 DRAW = {
     "heat_map": lambda t: plotting.heat_map(t, rows="pooling", columns="layer"),
     "layer_curves": lambda t: plotting.layer_curves(t, hue="pooling"),
+    "curves": lambda t: plotting.curves(t, x="layer", hue="pooling"),
     "scores": lambda t: plotting.scores(t, rows=["pooling", "layer"]),
     "interactive_heat_map": lambda t: plotting.interactive_heat_map(
         t, rows="pooling", columns="layer", frame="dataset"
@@ -349,3 +389,196 @@ def test_a_static_and_an_interactive_figure_do_not_share_a_name(causal, table, t
     )
     with pytest.raises(ValueError, match="'heat' exists and is not interactive"):
         plotting.save_interactive(figure, table, tmp_path, "heat", alt=ALT)
+
+
+# Maps with a menu of colours
+
+
+@pytest.fixture
+def points(rng):
+    """Six texts in three layers, in three dimensions."""
+    rows = [
+        {"layer": layer, "text": f"text {row}", "words": 3 + row, "topic": "b" if row % 2 else "a",
+         **dict(zip("xyz", rng.normal(size=3), strict=True))}
+        for layer in (2, 0, 1) for row in range(6)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def flat(points):
+    """One layer in two dimensions."""
+    return points[points["layer"] == 0].drop(columns=["z", "layer"])
+
+
+def moved(figure):
+    """What plotly.js shows of a figure's only trace once its slider is at each step in turn."""
+    shown = figure.data[0].to_plotly_json()
+    for step in figure.layout.sliders[0].steps:
+        (name,) = step.args[0]
+        (frame,) = (frame for frame in figure.frames if frame.name == name)
+        (trace,) = frame.data
+        shown = {**shown, **trace.to_plotly_json()}
+        yield name, shown
+
+
+@pytest.mark.parametrize(("axes", "kind"), [("xy", "scatter"), ("xyz", "scatter3d")])
+def test_a_map_has_two_or_three_dimensions_as_its_points_have(points, axes, kind):
+    chosen = points[points["layer"] == 0].drop(columns=[a for a in "xyz" if a not in axes])
+    figure = plotting.interactive_map(chosen, colours=["words"], hover="text")
+    (trace,) = figure.data
+    assert trace.type == kind
+    for axis in axes:
+        np.testing.assert_array_equal(trace[axis], chosen[axis])
+    assert list(trace.marker.color) == chosen["words"].tolist()
+    assert not figure.frames and not figure.layout.sliders
+
+
+@pytest.mark.parametrize("drop", [["z"], []])
+def test_every_step_of_the_slider_moves_all_points_to_the_places_of_its_frame(points, drop):
+    figure = plotting.interactive_map(
+        points.drop(columns=drop), colours=["topic"], hover="text", frame="layer"
+    )
+    steps = dict(moved(figure))
+    assert list(steps) == ["0", "1", "2"]
+    assert figure.layout.sliders[0].currentvalue.prefix == "layer: "
+    for name, shown in steps.items():
+        part = points[points["layer"] == int(name)]
+        for axis in {"x", "y", "z"} - set(drop):
+            np.testing.assert_array_equal(shown[axis], part[axis])
+    first = points[points["layer"] == 0]
+    np.testing.assert_array_equal(figure.data[0].x, first["x"])
+
+
+def test_the_menu_changes_the_colours_of_the_marks_and_the_words_at_the_bar(points):
+    chosen = flat(points).assign(topic=lambda t: t["topic"].where(t.index % 3 > 0, "c"))
+    figure = plotting.interactive_map(chosen, colours=["words", "topic"], hover="text")
+    (menu,) = figure.layout.updatemenus
+    assert [button.label for button in menu.buttons] == ["words", "topic"]
+    assert [button.method for button in menu.buttons] == ["update", "update"]
+    names = list(dict.fromkeys(chosen["topic"]))
+    wanted = [chosen["words"].tolist(), [names.index(name) for name in chosen["topic"]]]
+    for button, numbers in zip(menu.buttons, wanted, strict=True):
+        restyle, relayout = button.args
+        assert restyle == {"marker.color": [numbers]}
+        assert relayout == {"coloraxis.colorbar.title.text": button.label}
+    assert list(figure.data[0].marker.color) == wanted[0]
+    assert figure.layout.coloraxis.colorbar.title.text == "words"
+    assert figure.data[0].marker.coloraxis == "coloraxis"
+
+
+def test_the_slider_does_not_undo_the_colours_that_the_menu_has_set(points):
+    figure = plotting.interactive_map(
+        points, colours=["words", "topic"], hover="text", frame="layer"
+    )
+    restyle, _ = figure.layout.updatemenus[0].buttons[1].args
+    figure.data[0].marker.color = restyle["marker.color"][0]
+    for _, shown in moved(figure):
+        assert list(shown["marker"]["color"]) == [0, 1, 0, 1, 0, 1]
+        assert list(shown["hovertext"]) == list(figure.data[0].hovertext)
+
+
+def test_names_take_the_order_of_a_categorical(points):
+    order = pd.Categorical(points["topic"], categories=["b", "a"])
+    figure = plotting.interactive_map(
+        flat(points.assign(topic=order)), colours=["topic"], hover="text"
+    )
+    assert list(figure.data[0].marker.color) == [1, 0, 1, 0, 1, 0]
+
+
+def test_a_point_says_its_text_and_every_colour_and_a_long_text_is_cut(points):
+    chosen = flat(points)
+    long = chosen.assign(text=["<" * 100, *chosen["text"][1:]])
+    figure = plotting.interactive_map(long, colours=["words", "topic"], hover="text")
+    first, second, *_ = figure.data[0].hovertext
+    assert first == "&lt;" * 79 + "…<br>words: 3<br>topic: a"
+    assert second == "text 1<br>words: 4<br>topic: b"
+    assert figure.data[0].hoverinfo == "text"
+
+
+def test_markup_in_the_data_of_a_map_is_shown_by_plotly_and_not_obeyed(points):
+    evil = "<img src=x onerror=alert(1)>"
+    odd = points.rename(columns={"topic": evil, "layer": "<b>"}).replace({evil: {"a": evil}})
+    odd = odd.assign(text=evil + odd["text"]).astype({"<b>": str})
+    odd["<b>"] += "</script>"
+    figure = plotting.interactive_map(odd, colours=[evil, "words"], hover="text", frame="<b>")
+    text = figure.to_json().replace("\\u003c", "<").replace("\\u003e", ">")
+    assert set(re.findall(r"<[^>]*>", text)) == {"<br>"}
+    safe = "&lt;img src=x onerror=alert(1)&gt;"
+    assert figure.data[0].hovertext[0] == f"{safe}text 0<br>{safe}: {safe}<br>words: 3"
+    assert figure.layout.updatemenus[0].buttons[0].label == safe
+    assert figure.layout.coloraxis.colorbar.title.text == safe
+    assert figure.frames[0].name == "2&lt;/script&gt;"
+
+
+def exported(figure, table, folder):
+    """The overview page of a run that saved this figure."""
+    plotting.save_interactive(figure, table, folder / "run", "map", alt=ALT)
+    about = {
+        "format": 1, "name": "cpu", "profile": "cpu", "outcome": {"state": "ok"},
+        "identity": {"notebook": "notebooks/02_maps.ipynb", "parameters": {}},
+    }  # fmt: skip
+    (folder / "run" / "manifest.json").write_text(json.dumps(about), encoding="utf-8")
+    return export([folder / "run"], folder / "site")
+
+
+def test_an_exported_map_asks_nobody_and_is_the_figure(points, tmp_path):
+    figure = plotting.interactive_map(
+        points, colours=["words", "topic"], hover="text", frame="layer"
+    )
+    index = exported(figure, points, tmp_path)
+    page = BeautifulSoup(index.read_text("utf-8"), "html.parser")
+    addresses = [e.get("src") or e.get("href") for e in page.select("[src], [href]")]
+    assert all((index.parent / a.partition("#")[0]).exists() for a in addresses)
+    (policy,) = page.select("meta[http-equiv='Content-Security-Policy']")
+    assert policy["content"].startswith("default-src 'none'")
+    (drawing,) = page.select(".drawing script")
+    assert drawing["type"] == "application/json"
+    assert json.loads(drawing.string) == json.loads(figure.to_json())
+    assert "://" not in drawing.string  # no address: of a tile, a font, an image or geography
+    assert page.select_one(".canvas")["aria-label"] == ALT
+
+
+class TestAMapRefuses:
+    def refused(self, points, message, error=ValueError, **options):
+        options = {"colours": ["words"], "hover": "text", **options}
+        with pytest.raises(error, match=message):
+            plotting.interactive_map(points, **options)
+
+    def test_no_colour(self, points):
+        self.refused(points, "needs a column to colour by", colours=[])
+
+    def test_an_empty_table(self, points):
+        self.refused(points.iloc[:0], "the table has no rows")
+
+    @pytest.mark.parametrize(
+        ("column", "options"),
+        [("x", {}), ("y", {}), ("text", {}), ("words", {}), ("layer", {"frame": "layer"})],
+    )
+    def test_a_missing_column(self, points, column, options):
+        renamed = points.rename(columns={column: f"{column}_"})
+        self.refused(renamed, f"no column named '{column}'", LookupError, **options)
+
+    @pytest.mark.parametrize("axis", ["x", "y", "z"])
+    def test_a_missing_or_infinite_coordinate(self, points, axis):
+        holes = points.assign(**{axis: points[axis].where(points.index != 4)})
+        self.refused(holes, "1 of 18 points have no coordinate; drop them first")
+        endless = points.assign(**{axis: points[axis].where(points.index != 4, np.inf)})
+        self.refused(endless, f"'{axis}' is infinite in 1 of 18 rows")
+
+    def test_a_missing_or_infinite_colour(self, points):
+        gone = points.assign(words=points["words"].where(points.index != 4))
+        self.refused(gone, "'words' is empty in 1 of 18 rows")
+        logs = points.assign(words=points["words"].where(points.index != 4, -np.inf))
+        self.refused(logs, "'words' is infinite in 1 of 18 rows")
+
+    def test_frames_of_different_sizes(self, points):
+        self.refused(points.iloc[1:], r"hold the same points; got \[6, 6, 5\]", frame="layer")
+
+    def test_frames_of_different_points_or_colours(self, points):
+        turned = pd.concat([points.iloc[:6], points.iloc[6:12][::-1], points.iloc[12:]])
+        message = r"same order, .*; point 0 is \['text 5', 8\] in 0 and \['text 0', 3\] in 1"
+        self.refused(turned, message, frame="layer")
+        norms = points.assign(words=points["x"])
+        self.refused(
+            norms, "every 'layer' must hold the same points .* same colours", frame="layer"
+        )

@@ -66,7 +66,7 @@ def test_the_columns_are_those_agreed_on_in_their_order():
     measurement = (
         "notebook checkpoint attention temperature sink template template_pooled max_length "
         "layer pooling layer_mix "
-        "dataset split probe metric value low high n truncated seed"
+        "repair dataset split probe metric form value low high n dim truncated seed"
     )
     comparison = (
         "notebook checkpoint dataset split probe metric setting baseline "
@@ -173,7 +173,7 @@ def test_a_file_of_another_version_is_refused(tmp_path):
     later = {"lab.table": "results", "lab.version": "99"}
     for metadata in (later, None):
         pq.write_table(content.replace_schema_metadata(metadata), path)
-        with pytest.raises(ValueError, match=r"of version '1'.*run the notebook again"):
+        with pytest.raises(ValueError, match=r"of version '2'.*run the notebook again"):
             results.load(path)
 
 

@@ -23,12 +23,12 @@ from matplotlib.patches import Rectangle
 
 from lab.plotting.columns import floats, grid, levels, measure, plain, require
 from lab.plotting.figures import Saved, save, save_interactive
-from lab.plotting.interactive import interactive_heat_map
+from lab.plotting.interactive import interactive_heat_map, interactive_map
 from lab.registry import unknown
 
 __all__ = [
-    "Saved", "forest", "heat_map", "interactive_heat_map", "layer_curves", "save",
-    "save_interactive", "scatter_map", "scores", "use_style",
+    "Saved", "curves", "forest", "heat_map", "interactive_heat_map", "interactive_map",
+    "layer_curves", "save", "save_interactive", "scatter_map", "scores", "use_style",
 ]  # fmt: skip
 
 # Okabe & Ito, "Color Universal Design" (2008): eight colours that the colour-blind tell apart.
@@ -128,19 +128,44 @@ def layer_curves(
         LookupError: a column that is not there.
         ValueError: no rows, no numbers, an empty key, or two rows for one point.
     """
-    require(table, (hue, "layer"), ("value", "low", "high"))
+    ax = curves(table, x="layer", hue=hue, ax=ax, label=label)
+    ax.set_xlabel("layer (0 = token embeddings)")
+    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    return ax
+
+
+def curves(
+    table: pd.DataFrame,
+    *,
+    x: str,
+    hue: str,
+    ax: Axes | None = None,
+    label: str | None = None,
+    log_x: bool = False,
+) -> Axes:
+    """One line per ``hue`` over the numbers in column ``x``, with its interval as a band.
+
+    Raises:
+        LookupError: a column that is not there.
+        ValueError: no rows, no numbers, an empty key, two rows for one point, an infinite ``x``,
+            or one that is not positive on a log axis.
+    """
+    require(table, (hue, x), ("value", "low", "high", x))
+    if log_x and (floats(table[x]) <= 0).any():
+        raise ValueError(f"{x!r} goes down to {table[x].min()}: a log axis has no place for that")
     ax = _axes(ax)
     for place, name in enumerate(levels(table[hue])):
-        line = table[table[hue] == name].sort_values("layer")
-        layer, value, low, high = (floats(line[c]) for c in ("layer", "value", "low", "high"))
+        line = table[table[hue] == name].sort_values(x)
+        at, value, low, high = (floats(line[c]) for c in (x, "value", "low", "high"))
         colour = COLOURS[place % len(COLOURS)]
-        ax.fill_between(layer, low, high, color=colour, alpha=0.14, lw=0)
+        ax.fill_between(at, low, high, color=colour, alpha=0.14, lw=0)
         ax.plot(
-            layer, value, color=colour, label=_text(name), marker=MARKERS[place % len(MARKERS)],
-            linestyle=LINES[place % len(LINES)], markevery=max(1, len(layer) // 12),
+            at, value, color=colour, label=_text(name), marker=MARKERS[place % len(MARKERS)],
+            linestyle=LINES[place % len(LINES)], markevery=max(1, len(at) // 12),
         )  # fmt: skip
-    ax.set(xlabel="layer (0 = token embeddings)", ylabel=_text(label or measure(table, "value")))
-    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    ax.set(xlabel=_text(x.replace("_", " ")), ylabel=_text(label or measure(table, "value")))
+    if log_x:
+        ax.set_xscale("log")
     ax.grid(axis="y", color="#dddddd", lw=0.6)
     ax.legend(title=hue.replace("_", " "), loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

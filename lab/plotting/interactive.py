@@ -60,6 +60,108 @@ def interactive_heat_map(
     return figure
 
 
+def interactive_map(
+    points: pd.DataFrame, *, colours: Sequence[str], hover: str, frame: str | None = None
+) -> "Figure":
+    """A plotly scatter of columns x, y and, if there, z; a menu changes what colours the points.
+
+    ``frame``, a column, adds a slider that moves the points: every frame holds the same points in
+    the same order, with the same colours. Numbers colour by cividis; names by their rank in it, and
+    stand in the hover text with the column ``hover``. Text from the table is escaped.
+
+    Raises:
+        LookupError: a column that is not there.
+        ValueError: no rows, no colour, a coordinate that is missing, an infinite number, frames of
+            different points.
+    """
+    import plotly.graph_objects as go
+
+    axes = [axis for axis in ("x", "y", "z") if axis != "z" or "z" in points.columns]
+    if not colours:
+        raise ValueError("an interactive map needs a column to colour by")
+    numeric = [c for c in colours if c in points and pd.api.types.is_numeric_dtype(points[c])]
+    keys = [*([frame] if frame else []), hover, *colours]
+    require(points, keys, [*axes, *numeric], unique=False)
+    holes = int(points[axes].isna().any(axis=1).sum())
+    if holes:
+        raise ValueError(f"{holes} of {len(points)} points have no coordinate; drop them first")
+    names = levels(points[frame]) if frame else [None]
+    parts = [points if name is None else points[points[frame] == name] for name in names]
+    if frame:
+        _same_points(parts, names, frame, [hover, *colours])
+    mark = go.Scatter3d if "z" in axes else go.Scatter
+    places = [mark({axis: floats(part[axis]) for axis in axes}) for part in parts]
+    figure = go.Figure(data=places[:1])
+    figure.update_traces(
+        mode="markers", hoverinfo="text",
+        hovertext=[_point(row, hover, colours) for row in parts[0].to_dict("records")],
+        marker={"size": 3 if "z" in axes else 6, "opacity": 0.8, "coloraxis": "coloraxis",
+                "color": _ranks(parts[0][colours[0]])},
+    )  # fmt: skip
+    if frame:  # of places only: whatever a frame holds would undo what the menu has set
+        figure.frames = [
+            go.Frame(name=_html(name), data=[place])
+            for name, place in zip(names, places, strict=True)
+        ]
+    plain_axis = {"showticklabels": False, "title": {"text": ""}, "zeroline": False}
+    scene = {f"{axis}axis": plain_axis for axis in axes}
+    figure.update_layout(
+        template="simple_white", height=520, margin={"t": 60, "r": 10, "l": 10, "b": 10},
+        font={"family": "system-ui, sans-serif", "size": 13},
+        coloraxis={"colorscale": "Cividis", "colorbar": {"title": {"text": _html(colours[0])}}},
+        updatemenus=[_colour_menu(parts[0], colours)],
+        **({"scene": scene} if "z" in axes else scene),
+        **({"sliders": [_slider(frame, [_html(name) for name in names])]} if frame else {}),
+    )  # fmt: skip
+    return figure
+
+
+def _same_points(
+    parts: Sequence[pd.DataFrame], names: Sequence[Any], frame: str, columns: Sequence[str]
+) -> None:
+    """Nothing, or an error that says which frame holds other points than the first."""
+    if len({len(part) for part in parts}) > 1:
+        raise ValueError(f"every {frame!r} must hold the same points; got {[*map(len, parts)]}")
+    first, *others = (part[columns].to_numpy(object) for part in parts)
+    for name, other in zip(names[1:], others, strict=True):
+        differs = (other != first).any(axis=1)
+        if differs.any():
+            row = int(differs.argmax())
+            raise ValueError(
+                f"every {frame!r} must hold the same points in the same order, with the same "
+                f"colours; point {row} is {first[row].tolist()} in {plain(names[0])} and "
+                f"{other[row].tolist()} in {plain(name)}"
+            )
+
+
+def _colour_menu(part: pd.DataFrame, colours: Sequence[str]) -> dict[str, Any]:
+    """A menu with one entry for every column that may colour the points."""
+    entries = [
+        {
+            "label": _html(column), "method": "update",
+            "args": [{"marker.color": [_ranks(part[column])]},
+                     {"coloraxis.colorbar.title.text": _html(column)}],
+        }
+        for column in colours
+    ]  # fmt: skip
+    return {"buttons": entries, "x": 0, "y": 1.12, "xanchor": "left", "yanchor": "top"}
+
+
+def _ranks(column: pd.Series) -> list[float]:
+    """Numbers as they are; names as their place among the names."""
+    if pd.api.types.is_numeric_dtype(column):
+        return floats(column).tolist()
+    names = levels(column)
+    return [float(names.index(name)) for name in column]
+
+
+def _point(row: dict[str, Any], hover: str, colours: Sequence[str]) -> str:
+    """What one point says when it is pointed at."""
+    words = plain(row[hover])
+    lines = [_html(words if len(words) <= 80 else words[:79] + "…")]
+    return "<br>".join([*lines, *(f"{_html(column)}: {_html(row[column])}" for column in colours)])
+
+
 def _html(name: Any) -> str:
     """As plotly may draw it: markup in data is shown, not obeyed."""
     return escape(plain(name), quote=False)  # plotly knows no &quot;

@@ -36,7 +36,7 @@ __all__ = [
     "validate",
 ]
 
-VERSION = "1"
+VERSION = "2"
 TEXT, WHOLE, NUMBER = "str", "Int64", "float64"
 KINDS: dict[str, tuple[type, ...]] = {TEXT: (str,), WHOLE: (int,), NUMBER: (int, float)}
 
@@ -63,13 +63,13 @@ RESULTS = Schema(
         **dict.fromkeys(["notebook", "checkpoint", "attention", "temperature"], TEXT),
         **dict.fromkeys(["sink", "template", "template_pooled"], TEXT),
         **{"max_length": WHOLE, "layer": WHOLE, "pooling": TEXT, "layer_mix": TEXT},
-        **dict.fromkeys(["dataset", "split", "probe", "metric"], TEXT),
+        **dict.fromkeys(["repair", "dataset", "split", "probe", "metric", "form"], TEXT),
         **dict.fromkeys(["value", "low", "high"], NUMBER),
-        **dict.fromkeys(["n", "truncated", "seed"], WHOLE),
+        **dict.fromkeys(["n", "dim", "truncated", "seed"], WHOLE),
     },
     required=("probe", "metric", "value"),
     centre="value",
-    measured=("value", "low", "high", "n", "truncated"),
+    measured=("value", "low", "high", "n", "dim", "truncated"),
 )
 COMPARISONS = Schema(
     "comparisons",

@@ -22,6 +22,7 @@ SETTING = (
     "sink",
     "template",
     "template_pooled",
+    "repair",
 )
 CLAIM = ["paper", "source", "provenance", "model", "dataset", "metric", "better", "worse", "by"]
 OUTCOMES = ("order holds", "order fails", "undecided", "not measured")
