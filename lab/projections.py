@@ -49,6 +49,8 @@ def project(rows: np.ndarray, name: str, *, seed: int, dimensions: int = 2) -> p
         ValueError: fewer rows or columns than can be projected.
     """
     method = PROJECTIONS[name]
+    if not isinstance(rows, np.ndarray) or not np.isfinite(rows).all():
+        raise ValueError("a map needs an array of finite numbers; see lab.probes.checked")
     if dimensions not in (2, 3):
         raise ValueError(f"a map has 2 or 3 dimensions; got {dimensions}")
     if rows.ndim != 2 or len(rows) < 2 * dimensions or rows.shape[1] < dimensions:
@@ -70,5 +72,7 @@ def trust(rows: np.ndarray, coordinates: pd.DataFrame, neighbours: int = 10) -> 
         raise ValueError(
             f"trust over {neighbours} neighbours needs more than {2 * neighbours} rows"
         )
+    if not rows.any(axis=1).all():
+        raise ValueError("trust by cosine needs rows with a direction; one is a zero vector")
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return float(trustworthiness(unit, coordinates.to_numpy(), n_neighbors=neighbours))

@@ -554,6 +554,21 @@ def test_a_constant_dimension_is_refused_by_number(rng, name):
         small(name).fit(X)
 
 
+def test_directions_that_rows_do_not_vary_in_are_not_removed(rng):
+    with pytest.raises(ValueError, match="the 50 rows vary in 0 only"):
+        all_but_the_top().fit(np.full((50, 4), 0.1, dtype=np.float32))
+    with pytest.raises(ValueError, match=r"2 directions are to be removed.* vary in 1 only"):
+        all_but_the_top(components=2).fit(np.outer(rng.standard_normal(30), np.ones(5)))
+
+
+def test_a_dimension_that_is_constant_up_to_rounding_is_refused(rng):
+    X = draw(rng, n=50, d=4)
+    X[:, 2] = 0.1
+    X[7, 2] += 2e-17
+    with pytest.raises(ValueError, match=r"dimension 2 has the value 0\.1"):
+        z_score().fit(X)
+
+
 def test_a_zero_vector_is_refused_only_where_a_norm_is_needed(rng):
     X = draw(rng, n=300, d=16)
     X[[8, 11]] = 0

@@ -39,12 +39,12 @@ class Directions:
 
     @classmethod
     def by_group(cls, rows: Tensor, norms: Tensor, owner: np.ndarray) -> dict[int, "Directions"]:
-        """The directions of each group; ``owner[i]`` is the group of row i. Copies no row."""
+        """The directions of each group; ``owner[i]`` is the group of row i."""
         groups = np.unique(owner)
         member = torch.from_numpy(owner == groups[:, None]).to(rows)
-        inverse = torch.where(norms > 0, 1 / norms, 0.0)
-        totals = (member * inverse @ rows).double()
-        squares = (member * inverse.square() @ rows.square()).double()
+        directions = rows * torch.where(norms > 0, 1 / norms, 0.0)[:, None]
+        totals = (member @ directions).double()
+        squares = (member @ directions.square_()).double()
         sizes = np.bincount(owner)[groups]
         zeros = (member @ (norms == 0).to(rows)).long().tolist()
         return {
@@ -95,12 +95,14 @@ class Moments:
         mean: (d,) their mean.
         scatter: (d, d) sum of (x - mean)(x - mean)^T.
         directions: what their directions add up to.
+        eps: relative rounding of the rows: that of float32 or float64.
     """
 
     n: int
     mean: Tensor
     scatter: Tensor
     directions: Directions
+    eps: float
 
     @classmethod
     def of(
@@ -124,6 +126,7 @@ class Moments:
             mean=rows[0].double() + step,
             scatter=scatter.addr_(step, step, alpha=-len(rows)),
             directions=directions,
+            eps=torch.finfo(rows.dtype).eps,
         )
 
     @property
@@ -133,7 +136,9 @@ class Moments:
 
     def copy(self) -> "Moments":
         """The same numbers in tensors of their own."""
-        return Moments(self.n, self.mean.clone(), self.scatter.clone(), self.directions.copy())
+        return Moments(
+            self.n, self.mean.clone(), self.scatter.clone(), self.directions.copy(), self.eps
+        )
 
     def __iadd__(self, other: "Moments") -> Self:
         """The moments of both, in place (Chan, Golub & LeVeque 1983, equation 2.1)."""
@@ -145,6 +150,7 @@ class Moments:
         self.scatter.addr_(step, step, alpha=self.n * other.n / n)
         self.mean += step * (other.n / n)
         self.directions += other.directions
+        self.eps = max(self.eps, other.eps)
         self.n = n
         return self
 
@@ -160,7 +166,7 @@ class Moments:
         mean = self.mean + (self.mean - part.mean) * (part.n / n)
         step = mean - part.mean
         scatter = (self.scatter - part.scatter).addr_(step, step, alpha=-n * part.n / self.n)
-        return Moments(n, mean, scatter, self.directions - part.directions)
+        return Moments(n, mean, scatter, self.directions - part.directions, self.eps)
 
     @property
     def covariance(self) -> Tensor:

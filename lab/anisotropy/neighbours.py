@@ -125,7 +125,7 @@ def _check_distances(
         if not np.ptp(rows.vectors[keep], axis=0).any():
             raise ValueError(f"all {len(left)} rows are equal; they have no dimension")
         at = int((distances[:, 0] == 0).argmax())
-        pair = sorted((int(left[at]), int(numbers[at, 0])))
+        pair = sorted((rows.number(int(left[at])), rows.number(int(numbers[at, 0]))))
         raise ValueError(
             f"rows {pair[0]} and {pair[1]} are equal, which makes the ratio of their neighbours' "
             f"distances infinite ({int((distances[:, 0] == 0).sum())} rows have an equal); drop "

@@ -9,8 +9,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lab.anisotropy.measure import DIRECTIONS, MEASURES, MOMENTS, ROWS
+from lab.anisotropy.spectrum import contributions, cumulative_variance, isoscore_corrected
 from lab.anisotropy.stream import Source, Stream, chunks
 from lab.registry import unknown
+from lab.stats.jackknife import Jackknife
 
 FORMS = {
     "raw": (False, False),
@@ -76,7 +78,7 @@ def measure(
     Warns:
         SampleSizeWarning: no more rows than dimensions, for measures that depend on that.
     """
-    if measures is not None:
+    if measures is not None and not isinstance(measures, str):
         reads = {MEASURES[name].reads for name in measures}
         options = {"covariance": MOMENTS in reads, **options}
         options = options if ROWS in reads else {"sample": 0, **options}
@@ -87,8 +89,9 @@ def tabulate(
     seen: Stream, measures: Sequence[str] | None = None, *, level: float = 0.95
 ) -> pd.DataFrame:
     """The table of :func:`measure` for a stream; default all measures its form allows."""
-    chosen = default_measures(seen) if measures is None else list(measures)
-    d = seen.total.d
+    chosen = _chosen(seen, measures)
+    total = seen.total
+    d = total.d
     rows = []
     for name, found in seen.jackknife(chosen).items():
         low, high = found.interval(level)
@@ -104,8 +107,15 @@ def tabulate(
             "dim": d,
             "groups": len(found.sizes),
         })  # fmt: skip
-    _warn_of_few_rows(rows)
+    _warn_of_few_rows(rows, total)
     return pd.DataFrame(rows)
+
+
+def _chosen(seen: Stream, measures: Sequence[str] | None) -> list[str]:
+    """The names of the measures to take."""
+    if isinstance(measures, str) or (measures is not None and not len(measures)):
+        raise ValueError(f"measures is a list of names, or None for all; got {measures!r}")
+    return default_measures(seen) if measures is None else list(measures)
 
 
 def default_measures(seen: Stream) -> list[str]:
@@ -122,7 +132,7 @@ def default_measures(seen: Stream) -> list[str]:
     ]
 
 
-def _warn_of_few_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+def _warn_of_few_rows(rows: Sequence[Mapping[str, Any]], total: Any) -> None:
     few = [row for row in rows if MEASURES[row["measure"]].biased and row["n"] <= row["dim"]]
     if few:
         said = "; ".join(
@@ -132,7 +142,7 @@ def _warn_of_few_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         )
         warnings.warn(
             f"{few[0]['n']} rows of {few[0]['dim']} dimensions: these values tell of the number of "
-            f"rows first: {said}. isoscore_corrected and participation_ratio_corrected do not",
+            f"rows first: {said}. Corrected, IsoScore is {isoscore_corrected(total):.3g}",
             SampleSizeWarning,
             stacklevel=4,
         )
@@ -151,9 +161,10 @@ def difference(
     """First minus second on the same rows in the same order: paired, one row a measure.
 
     Raises:
-        ValueError: the streams saw other numbers of rows or have other groups.
+        ValueError: the streams saw other numbers of rows, or have other groups or seeds.
     """
-    chosen = default_measures(first) if measures is None else list(measures)
+    first.paired_with(second)
+    chosen = _chosen(first, measures)
     theirs = second.jackknife(chosen)
     rows = []
     for name, found in first.jackknife(chosen).items():
@@ -169,33 +180,32 @@ def difference(
 def contributions_table(seen: Stream, *, top: int = 5, level: float = 0.95) -> pd.DataFrame:
     """The dimensions that add most to the average cosine, with their share of it.
 
-    Columns: dimension, contribution, low, high, share (of the average cosine).
+    Columns: dimension, contribution, low, high, share (of the average cosine; empty where the
+    interval of that holds 0, and nothing can be shared).
 
     Raises:
         ValueError: bad rows, or more dimensions asked for than there are.
     """
-    from lab.anisotropy.spectrum import contributions
-
     found = seen.of_moments({"contribution": contributions})["contribution"]
     if not 1 <= top <= len(found.value):
         raise ValueError(f"top is 1 to {len(found.value)}, the number of dimensions; got {top}")
     low, high = found.interval(level)
     order = np.argsort(-found.value)[:top]
+    whole = Jackknife(found.value.sum(), found.left_out.sum(1), found.sizes)
+    shared = float(whole.value) if whole.interval(level)[0] > 0 else np.nan
     return pd.DataFrame(
         {
             "dimension": order,
             "contribution": found.value[order],
             "low": low[order],
             "high": high[order],
-            "share": found.value[order] / found.value.sum(),
+            "share": found.value[order] / shared,
         }
     )
 
 
 def spectrum_table(seen: Stream, *, level: float = 0.95) -> pd.DataFrame:
     """Component by component: share of the variance, and cumulated with its interval."""
-    from lab.anisotropy.spectrum import cumulative_variance
-
     found = seen.of_moments({"cumulative": cumulative_variance})["cumulative"]
     low, high = found.interval(level)
     values = seen.total.spectrum

@@ -108,6 +108,7 @@ class Rows:
 
     Attributes:
         vectors: (n, d) float32 or float64, n >= 2; never changed.
+        numbers: (n,) what each row is called in messages; default its position.
 
     Raises:
         TypeError: integers, half precision, no numpy array.
@@ -115,6 +116,7 @@ class Rows:
     """
 
     vectors: np.ndarray
+    numbers: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
@@ -130,6 +132,10 @@ class Rows:
     def d(self) -> int:
         """The width of the rows."""
         return self.vectors.shape[1]
+
+    def number(self, row: int) -> int:
+        """What a row is called in messages."""
+        return row if self.numbers is None else int(self.numbers[row])
 
     @property
     def all(self) -> np.ndarray:
@@ -154,6 +160,12 @@ class Rows:
     @cached_property
     def units(self) -> np.ndarray:
         """(n, d) the rows divided by their norms; ValueError for a zero vector or d = 1."""
+        zero = ~self.vectors.any(axis=1)
+        if zero.any():
+            raise ValueError(
+                f"row {self.number(int(zero.argmax()))} of {len(self)} is a zero vector, which has "
+                f"no direction ({int(zero.sum())} such); drop it, or see why the encoder gave it"
+            )
         return unit_rows(self.vectors)
 
     @cached_property

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from lab.anisotropy.measure import of_directions, of_moments
+from lab.anisotropy.measure import MEASURES, MOMENTS, Measure, of_directions, of_moments
 from lab.anisotropy.moments import Directions, Moments
 
 ZETA = 0.5
@@ -52,6 +52,8 @@ def contributions(moments: Moments | Directions) -> np.ndarray:
             "drop them, or see why the encoder gave them"
         )
     n = _rows(rows, 2)
+    if rows.d < 2:
+        raise ValueError("cosines need two dimensions or more; rows of one are all +1 or -1")
     return ((rows.total**2 - rows.squares) / (n * (n - 1))).cpu().numpy()
 
 
@@ -130,7 +132,6 @@ def isoscore_corrected(moments: Moments) -> float:
     return _score(participation_ratio_corrected(moments), moments.d)
 
 
-@of_moments("centred", biased=True)
 def isoscore_star(moments: Moments, zeta: float = ZETA) -> float:
     """IsoScore* with shrinkage ``zeta`` towards the identity: IsoScore of (1 - zeta) C + zeta I.
 
@@ -147,6 +148,9 @@ def isoscore_star(moments: Moments, zeta: float = ZETA) -> float:
     shrunk_first = rest * first + zeta * d
     shrunk_second = rest**2 * second + 2 * rest * zeta * first + zeta**2 * d
     return _score(shrunk_first**2 / shrunk_second, d)
+
+
+MEASURES(Measure(isoscore_star, MOMENTS, "centred", biased=True), f"isoscore_star(zeta={ZETA})")
 
 
 @of_moments("as given", biased=True)
@@ -186,7 +190,9 @@ def first_component_share(moments: Moments) -> float:
 
     first, _ = _traces(moments)
     scatter = moments.scatter.cpu().numpy()
-    start = np.full(moments.d, 1.0)  # a random start would give other digits every time
+    if moments.d == 1:
+        return 1.0
+    start = np.random.default_rng(0).standard_normal(moments.d)  # the same digits every time
     largest = eigsh(scatter, 1, v0=start, return_eigenvectors=False)[0]
     return float(largest) / (first * (moments.n - 1))
 
@@ -263,11 +269,14 @@ def _traces(moments: Moments) -> tuple[float, float]:
     n = _rows(moments, 2) - 1
     first = float(moments.scatter.trace()) / n
     second = float(moments.scatter.square().sum()) / n**2
-    noise = moments.d * (np.finfo(np.float32).eps * float(moments.mean.abs().max())) ** 2
-    if first <= noise:
+    noise = moments.d * (moments.eps * float(moments.mean.abs().max())) ** 2
+    if first <= noise or not second:
         raise ValueError(
-            f"all {moments.n} rows are equal: they have no variance, so no measure of its shape"
+            f"all {moments.n} rows are equal, as far as their type can tell: they have no "
+            "variance, so no measure of its shape"
         )
+    if not math.isfinite(second):
+        raise ValueError("the squares of these rows overflow; divide them by a constant first")
     return first, second
 
 

@@ -6,7 +6,8 @@ Group and sample depend on a row's number only: chunks may be cut anywhere, and 
 are the whole.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.anisotropy.measure import MEASURES, ROWS, Measure
+from lab.anisotropy.measure import MEASURES, MOMENTS, ROWS, Measure
 from lab.anisotropy.moments import Directions, Moments, Room, in_cache
 from lab.anisotropy.rows import Rows
 from lab.stats.jackknife import Jackknife
@@ -32,9 +33,9 @@ class Stream:
     """Moments by group and a random sample of the rows seen so far.
 
     Memory is groups x d^2 x 8 bytes, and the sample. The runs of rows that a group takes grow with
-    the stream, so any number of rows fills the groups about evenly. Rows that depend on their
-    neighbours (sorted by topic, cut from one document) make the groups differ, and the intervals
-    wider, as they should.
+    the stream, so any number of rows fills the groups evenly to a factor of two or three. Rows that
+    depend on their neighbours (sorted by topic, cut from one document) make the groups differ, and
+    the intervals wider, as they should.
 
     Args:
         unit: bring every row to unit norm first.
@@ -65,7 +66,9 @@ class Stream:
         self.covariance, self.device, self.row = covariance, torch.device(device), start
         self.groups: list[Any] = [None] * groups  # Moments, or Directions without covariance
         self._rooms = Room(), Room()
+        self._spans: list[tuple[int, int]] = []
         self._keys = np.empty(0, dtype=np.uint64)
+        self._numbers = np.empty(0, dtype=np.int64)
         self._kept: np.ndarray | None = None
 
     @property
@@ -109,6 +112,8 @@ class Stream:
         """
         width = self.filled[0].d if self.filled else None
         checked = check_rows(chunk, width=width)
+        if self.centre is not None and np.shape(self.centre) != (checked.shape[1],):
+            raise ValueError(f"centre is {np.shape(self.centre)}, rows are {checked.shape[1]} wide")
         with _one_torch_thread():
             for piece in checked.split(_rows_of(checked.shape[1], checked.dtype.itemsize)):
                 self._take(piece)
@@ -139,7 +144,11 @@ class Stream:
                 )
             self._absorb(group, moments)
         if self.sample:
-            self._draw(piece, _key(numbers, self.seed))
+            self._draw(piece, numbers)
+        if self._spans and self._spans[-1][1] == self.row:
+            self._spans[-1] = (self._spans[-1][0], self.row + len(piece))
+        else:
+            self._spans.append((self.row, self.row + len(piece)))
         self.row += len(piece)
 
     def _absorb(self, group: int, found: Any) -> None:
@@ -161,50 +170,73 @@ class Stream:
             norms = torch.ones_like(norms)
         return norms
 
-    def _draw(self, rows: Tensor, keys: np.ndarray) -> None:
+    def _draw(self, rows: Tensor, numbers: np.ndarray) -> None:
         """Keep the rows with the smallest keys: a sample without replacement that merges."""
+        keys = _key(numbers, self.seed)
         if len(self._keys) == self.sample:
             chosen = np.flatnonzero(keys < self._keys[-1])
         else:
             chosen = np.arange(len(keys))
-        self._keep(keys[chosen], _select(rows, chosen).cpu().numpy())
+        self._keep(keys[chosen], numbers[chosen], _select(rows, chosen).cpu().numpy())
 
-    def _keep(self, keys: np.ndarray, rows: np.ndarray) -> None:
+    def _keep(self, keys: np.ndarray, numbers: np.ndarray, rows: np.ndarray) -> None:
         if not len(keys):
             return
         keys = np.concatenate([self._keys, keys])
+        numbers = np.concatenate([self._numbers, numbers])
         rows = rows if self._kept is None else np.concatenate([self._kept, rows])
         order = np.argsort(keys)[: self.sample]
-        self._keys, self._kept = keys[order], rows[order]
+        self._keys, self._numbers, self._kept = keys[order], numbers[order], rows[order]
 
     def merge(self, other: "Stream") -> "Stream":
         """This stream with the rows of ``other``, which saw another part of the same whole.
 
         Raises:
-            ValueError: other options or width; the same rows in both.
+            ValueError: other options, centre or width; rows of one number in both.
         """
-        mine, theirs = (
-            (s.form, s.covariance, len(s.groups), s.sample, s.seed, s.filled[0].d)
-            for s in (self, other)
-            if s.filled
-        )
-        if mine != theirs:
+        if self._options() != other._options() or not np.array_equal(
+            np.asarray(self.centre), np.asarray(other.centre)
+        ):
             raise ValueError(
-                "streams merge if form, covariance, groups, sample, seed and width are the same; "
-                f"got {mine} and {theirs}"
+                "streams merge if form, centre, covariance, groups, sample and seed are the same; "
+                f"got {self._options()} and {other._options()}"
             )
-        if np.isin(self._keys, other._keys).any():
-            raise ValueError(
-                "both streams saw the same rows; give the second one start=, the number of its "
-                "first row in the whole"
-            )
+        if not other.filled:
+            return self
+        if self.filled and self.filled[0].d != other.filled[0].d:
+            raise ValueError(f"widths {self.filled[0].d} and {other.filled[0].d} do not merge")
+        for first, last in self._spans:
+            for start, stop in other._spans:
+                if max(first, start) < min(last, stop):
+                    raise ValueError(
+                        f"both streams saw rows {max(first, start)} to {min(last, stop) - 1}; give "
+                        "the second one start=, the number of its first row in the whole"
+                    )
         for number, group in enumerate(other.groups):
             if group is not None:
                 self._absorb(number, group.copy())
         if other._kept is not None:
-            self._keep(other._keys, other._kept)
+            self._keep(other._keys, other._numbers, other._kept)
+        self._spans = sorted(self._spans + other._spans)
         self.row = max(self.row, other.row)
         return self
+
+    def _options(self) -> tuple[object, ...]:
+        """What must be the same in streams that are compared or merged."""
+        return self.form, self.covariance, len(self.groups), self.sample, self.seed
+
+    def paired_with(self, other: "Stream") -> None:
+        """Nothing, if both streams saw rows of the same numbers and sampled the same.
+
+        Raises:
+            ValueError: they did not, so nothing is paired.
+        """
+        mine, theirs = ([g.n for g in s.filled] for s in (self, other))
+        if mine != theirs or not np.array_equal(self._numbers, other._numbers):
+            raise ValueError(
+                "a paired difference needs the same units in the same groups and one sample of "
+                f"rows; got {self.n} rows and {other.n}, seeds {self.seed} and {other.seed}"
+            )
 
     @property
     def rows(self) -> Rows:
@@ -215,19 +247,23 @@ class Stream:
         """
         if self._kept is None:
             raise ValueError("no rows were sampled: update(chunk) first, with sample above 0")
-        return Rows(self._kept)
+        return Rows(self._kept, self._numbers)
 
     def jackknife(self, measures: Sequence[str]) -> dict[str, Jackknife]:
         """Each measure with its value and what it is without each group; see :func:`jackknives`."""
         chosen = {name: MEASURES[name] for name in measures}
-        found: dict[str, Jackknife] = {}
-        if any(measure.reads != ROWS for measure in chosen.values()):
-            found |= self.of_moments({k: m for k, m in chosen.items() if m.reads != ROWS})
-        if any(measure.reads == ROWS for measure in chosen.values()):
-            found |= self._of_rows({k: m for k, m in chosen.items() if m.reads == ROWS})
+        for name, one in chosen.items():
+            if one.unit_only and not self.unit:
+                raise ValueError(f"{name} is defined for rows of unit norm; use form='unit'")
+            if one.reads == MOMENTS and not self.covariance:
+                raise ValueError(f"{name} reads the covariance, which this stream left out")
+        of_rows = {name: one for name, one in chosen.items() if one.reads == ROWS}
+        others = {name: one for name, one in chosen.items() if one.reads != ROWS}
+        found = self.of_moments(others) if others else {}
+        found |= self._of_rows(of_rows) if of_rows else {}
         return {name: found[name] for name in measures}
 
-    def of_moments(self, functions: dict[str, Callable[[Moments], Any]]) -> dict[str, Jackknife]:
+    def of_moments(self, functions: Mapping[str, Callable[[Any], Any]]) -> dict[str, Jackknife]:
         """Functions of moments, numbers or arrays (the spectrum, say), over leave-one-group-out.
 
         Raises:
@@ -256,14 +292,15 @@ class Stream:
         owner = np.arange(n) % min(len(self.groups), n)
         everything = np.ones(n, dtype=bool)
         sizes = np.bincount(owner)
-        return {
-            name: Jackknife(
-                np.asarray(measure(rows, everything)),
-                np.asarray([measure(rows, owner != group) for group in range(len(sizes))]),
-                sizes,
-            )
-            for name, measure in measures.items()
-        }
+        found = {}
+        for name, measure in measures.items():
+            try:
+                value = measure(rows, everything)
+                left_out = [measure(rows, owner != group) for group in range(len(sizes))]
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}; or leave {name} out of measures=") from None
+            found[name] = Jackknife(np.asarray(value), np.asarray(left_out), sizes)
+        return found
 
 
 @contextmanager
@@ -308,7 +345,9 @@ def check_rows(rows: np.ndarray | Tensor, *, width: int | None = None) -> Tensor
         raise ValueError(f"this chunk is {rows.shape[1]} wide; the rows before it were {width}")
     if isinstance(rows, Tensor):
         return rows.detach()
-    return torch.from_numpy(np.ascontiguousarray(rows))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes
+        return torch.from_numpy(np.ascontiguousarray(rows))
 
 
 def chunks(source: Source) -> Iterator[np.ndarray | Tensor]:

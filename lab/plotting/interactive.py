@@ -106,7 +106,7 @@ def interactive_map(
     plain_axis = {"showticklabels": False, "title": {"text": ""}, "zeroline": False}
     scene = {f"{axis}axis": plain_axis for axis in axes}
     figure.update_layout(
-        template="simple_white", height=520, margin={"t": 60, "r": 10, "l": 10, "b": 10},
+        template="simple_white", height=520, margin={"t": 60, "r": 40, "l": 40, "b": 10},
         font={"family": "system-ui, sans-serif", "size": 13},
         coloraxis={"colorscale": "Cividis", "colorbar": {"title": {"text": _html(colours[0])}}},
         updatemenus=[_colour_menu(parts[0], colours)],

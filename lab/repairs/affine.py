@@ -28,7 +28,10 @@ def none(rows: np.ndarray) -> Arrays:
 
 @repair(affine)
 def centring(rows: np.ndarray) -> Arrays:
-    """The embeddings minus their mean: the average cosine becomes about -1 / (n - 1)."""
+    """The embeddings minus their mean: the average cosine of rows of equal norm becomes about 0.
+
+    A few rows of large norm may still point the same way.
+    """
     return {"mean": rows.mean(0), "matrix": np.eye(rows.shape[1])}
 
 
@@ -141,10 +144,20 @@ def rogue_dimension_removal(rows: np.ndarray, *, drop: int = 3) -> Arrays:
 
 
 def principal_axes(centred: np.ndarray, count: int) -> np.ndarray:
-    """(count, d) orthonormal directions of largest variance of rows whose mean is zero."""
+    """(count, d) orthonormal directions of largest variance of rows whose mean is zero.
+
+    Raises:
+        ValueError: the rows vary in fewer directions than that.
+    """
     from sklearn.decomposition import PCA
 
     solver = "covariance_eigh" if len(centred) > centred.shape[1] else "full"
+    rank = np.linalg.matrix_rank(centred)
+    if rank < count:
+        raise ValueError(
+            f"{count} directions are to be removed, but the {len(centred)} rows vary in {rank} "
+            "only; remove fewer, or drop repeated rows"
+        )
     return PCA(count, svd_solver=solver).fit(centred).components_
 
 

@@ -61,7 +61,8 @@ def refuse_constant(rows: np.ndarray, what: str) -> None:
     Raises:
         ValueError: a dimension has one value in all rows (which).
     """
-    constant = np.flatnonzero(np.ptp(rows, axis=0) == 0)
+    rounding = np.finfo(float).eps * np.abs(rows).max(axis=0)
+    constant = np.flatnonzero(np.ptp(rows, axis=0) <= 4 * rounding)
     if len(constant):
         raise ValueError(
             f"dimension {constant[0]} has the value {rows[0, constant[0]]:g} in all {len(rows)} "

@@ -97,8 +97,8 @@ class RepairModule(Module):
 def attach(model: EmbeddingModel, repair: Repair) -> EmbeddingModel:
     """A second model with the same weights in memory and the repair behind its layer mix.
 
-    It comes before Normalize or Dense, if there are any, and after a repair that is there already:
-    fit it on what comes out there, as ``lab.readout`` reads it.
+    It comes before Normalize or Dense, if there are any, and after a repair that is there already.
+    Fit it on what ``lab.readout`` reads; a second one on what the first makes of that.
 
     Raises:
         TypeError: not a lab model, or not a repair.

@@ -232,9 +232,10 @@ def association(
 ) -> Interval:
     """Spearman's correlation, over settings, of a number of each setting with its score.
 
-    The settings are held fixed and the units that scores are made of are resampled, the same for
-    all settings: the interval says how sure the order of *these* settings is, and nothing about
-    others. It is widened, if need be, to hold the observed value. ``n`` is the number of settings.
+    The settings, and the number of each, are held fixed and the units that scores are made of are
+    resampled, the same for all settings: the interval says how sure the order of *these* settings
+    is, and nothing about others. It is widened, if need be, to hold the observed value. ``n`` is
+    the number of settings.
 
     Raises:
         ValueError: fewer than three settings, not one value each, a value that is not finite, all

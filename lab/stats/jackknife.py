@@ -34,6 +34,11 @@ class Jackknife:
                 f"a jackknife needs two groups or more, none empty, and one value for each; got "
                 f"sizes {self.sizes.tolist()} and {len(self.left_out)} values"
             )
+        if not (np.isfinite(self.value).all() and np.isfinite(self.left_out).all()):
+            raise ValueError(
+                f"a jackknife needs finite values; got {self.value}, and without one group each "
+                f"{self.left_out}"
+            )
 
     @property
     def n(self) -> int:
@@ -64,9 +69,9 @@ class Jackknife:
         return self.value - half, self.value + half
 
     def p(self, hypothesis: float = 0.0) -> np.ndarray:
-        """The two-sided p of Student's t on (groups - 1) degrees of freedom.
+        """The two-sided p of Student's t on (groups - 1) degrees of freedom; 1 for no difference.
 
-        No p smaller than zero is attainable in principle: the test is parametric.
+        The test is parametric, so there is no smallest attainable p; without any spread it is 0.
         """
         from scipy.stats import t
 
