@@ -232,6 +232,9 @@ def same(a, b):
         if mine is not None:
             assert mine.n == theirs.n
             assert torch.allclose(mine.scatter, theirs.scatter, rtol=1e-9, atol=1e-9)
+            assert torch.allclose(mine.mean, theirs.mean, rtol=1e-12)
+            assert torch.allclose(mine.directions.total, theirs.directions.total, rtol=1e-9)
+            assert torch.allclose(mine.directions.squares, theirs.directions.squares, rtol=1e-9)
 
 
 def test_without_covariance_the_cosine_is_the_same(rng):

@@ -141,7 +141,7 @@ class Moments:
         )
 
     def __iadd__(self, other: "Moments") -> Self:
-        """The moments of both, in place (Chan, Golub & LeVeque 1983, equation 2.1)."""
+        """The moments of both, in place (Chan, Golub & LeVeque 1983, Am. Statistician 37)."""
         self.__dict__.pop("spectrum", None)
         self.__dict__.pop("uncentred_spectrum", None)
         step = other.mean - self.mean

@@ -93,7 +93,7 @@ def participation_ratio_corrected(moments: Moments) -> float:
 def unbiased_traces(moments: Moments) -> tuple[float, float]:
     """Estimates of tr(C)^2 and tr(C^2) whose expectation is exact for Gaussian rows.
 
-    Srivastava 2005 (J. Japan Statist. Soc. 35, lemma 2.1), with n - 1 degrees of freedom.
+    Srivastava 2005 (J. Japan Statist. Soc. 35), with n - 1 degrees of freedom.
 
     Raises:
         ValueError: fewer than three rows; all rows equal.
