@@ -156,13 +156,13 @@ def tabulate(
 ) -> pd.DataFrame:
     """The tidy table of cells with 95 % bootstrap intervals over texts, pairs or queries.
 
-    Cells of one data set share one draw of weights.
+    Cells of one data set and length bin share one draw of weights.
     """
-    weights: dict[tuple[str, str, int], np.ndarray] = {}
+    weights: dict[tuple[Any, ...], np.ndarray] = {}
     rows = []
     for cell in cells:
         score = cell.score
-        key = (cell.settings["dataset"], cell.settings["split"], score.n)
+        key = (*map(cell.settings.get, ("dataset", "split", "bin")), score.n)
         if key not in weights:
             weights[key] = bootstrap_weights(score.n, resamples, rng)
         found = interval(score, weights[key])
@@ -205,25 +205,25 @@ def contrast(
 ) -> pd.DataFrame:
     """Each cell against the cell labelled ``baseline`` on the same texts: the comparisons table.
 
-    One family per checkpoint, data set and split: Holm corrects over its comparisons.
+    One family per checkpoint, data set, split and length bin: Holm corrects over its comparisons.
 
     Raises:
         LookupError: a family has no such baseline.
         ValueError: two cells of a family have one label.
     """
-    families: dict[tuple[str, str, str], list[Cell]] = {}
+    families: dict[tuple[Any, ...], list[Cell]] = {}
+    names = ("checkpoint", "dataset", "split", "bin")
     for cell in cells:
-        key = (cell.settings["checkpoint"], cell.settings["dataset"], cell.settings["split"])
-        families.setdefault(key, []).append(cell)
+        families.setdefault(tuple(map(cell.settings.get, names)), []).append(cell)
     tables = []
-    for (checkpoint, dataset, split), family in families.items():
+    for key, family in families.items():
         scores = {cell.label: cell.score for cell in family}
         if len(scores) < len(family):
             labels = [cell.label for cell in family]
             twice = next(label for label in labels if labels.count(label) > 1)
-            raise ValueError(f"two designs are labelled {twice!r} on {dataset}; keep one of them")
+            raise ValueError(f"two designs are labelled {twice!r} on {key[1]}; keep one of them")
         found = compare_all(scores, baseline, rng=rng, resamples=resamples)
-        context = {"notebook": notebook, "checkpoint": checkpoint, "dataset": dataset}
+        context = {"notebook": notebook, **dict(zip(names, key, strict=True))}
         seed = int(family[0].settings["seed"])
-        tables.append(results.comparison_table(found, **context, split=split, seed=seed))
+        tables.append(results.comparison_table(found, **context, seed=seed))
     return pd.concat(tables, ignore_index=True)

@@ -88,6 +88,8 @@ class Pooling(Protocol):
         """The pooled states, accumulated in float32 and returned in the states' own dtype."""
 
 
+CHUNK = 64  # tokens of a late chunk, at most
+
 POOLINGS: Registry[Pooling] = Registry("pooling")
 LAYER_MIXES: Registry[Callable[[int], Tensor]] = Registry("layer mix")
 
@@ -293,6 +295,30 @@ def cubic_power_mean(hidden: Hidden, tokens: Tokens) -> Pooled:
     cubes = tokens.fill(hidden.float(), 0.0).pow_(3)
     average = _sum(mean(tokens), cubes)
     return (average.sign() * average.abs().pow(1 / 3)).to(hidden.dtype)
+
+
+@POOLINGS
+@checked
+def late_chunking(hidden: Hidden, tokens: Tokens) -> Pooled:
+    """The mean of the unit vectors along the means of chunks, times the average norm of those.
+
+    A chunk is at most ``CHUNK`` tokens, chunks of a text are equally long but for one token, and
+    their states have seen the whole text. Each has the same say in the direction, whatever the norm
+    of its mean; a text of one chunk gives its ``mean``.
+
+    After late chunking (Günther et al. 2024, arXiv:2409.04701), which keeps the chunks' vectors
+    apart, so that a query can find the best one; here they make one vector for the text.
+    """
+    states = tokens.fill(hidden.float(), 0.0)
+    length = tokens.rank[:, -1:]
+    chunks = (length + CHUNK - 1) // CHUNK
+    chunk = (tokens.rank - 1) * chunks // length
+    places = torch.arange(int(chunks.max()), device=chunk.device)
+    inside = (chunk[:, None] == places[:, None]) & tokens.mask[:, None]  # (batch, chunk, seq)
+    means = (inside / inside.sum(-1, keepdim=True).clamp_min(1)) @ states
+    direction = torch.nn.functional.normalize(means, dim=-1).sum(-2) / chunks
+    norm = means.norm(dim=-1).sum(-1, keepdim=True) / chunks
+    return (direction * norm).to(hidden.dtype)
 
 
 # --- layer mixes: number of states L + 1 -> weights over hidden states 0 .. L ------------------

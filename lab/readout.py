@@ -21,7 +21,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lab.models import EmbeddingModel, architecture
-from lab.models.texts import TextError, TokenisedText, TruncationWarning, check_texts, truncation
+from lab.models.texts import (
+    TextError,
+    TokenisedText,
+    TruncationWarning,
+    check_texts,
+    mean_of_windows,
+    truncation,
+)
 from lab.pooling import LAYER_MIXES, POOLINGS, Tokens, WeightedSum
 
 DEFAULT_POOLINGS = tuple(POOLINGS)
@@ -233,14 +240,14 @@ def _pool_batch(
     encoder = model.encoder
     features = {
         key: value.to(model.device) if isinstance(value, Tensor) else value
-        for key, value in encoder.collate(texts).items()
+        for key, value in encoder.collate_windows(texts).items()
     }
     pool = _pool_all(poolings, encoder.tokens(features))
     finite = np.ones(len(texts), dtype=bool)
 
     def keep(layer: int, hidden: Tensor) -> None:
         if layer in layers:
-            pooled = pool(hidden).cpu().numpy()
+            pooled = mean_of_windows(pool(hidden), features.get("windows")).cpu().numpy()
             finite[:] &= np.isfinite(pooled).all((0, 2))
             write(layers.index(layer) * len(poolings), pooled)
 

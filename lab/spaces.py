@@ -135,10 +135,17 @@ def shape(
 
 
 def score(
-    space: Space, dataset: Dataset, *, seed: int, repair: Repair | None = None, **options: Any
+    space: Space,
+    dataset: Dataset,
+    *,
+    seed: int,
+    repair: Repair | None = None,
+    columns: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Cell:
     """The probe's score of a space on a data set whose texts it holds, after a fitted repair.
 
+    ``columns`` are further ones of the tidy table, such as the length bin that the data set is.
     ``options`` go to the probe, such as ``size`` of clustering.
 
     Raises:
@@ -154,7 +161,7 @@ def score(
         "seed": seed,
     }
     found = PROBES[dataset.kind](dataset, embeddings, seed=seed, **options)
-    return Cell({**space.settings, **about}, found, space.last)
+    return Cell({**space.settings, **about, **(columns or {})}, found, space.last)
 
 
 def _repaired(embeddings: np.ndarray, repair: Repair | None) -> np.ndarray:

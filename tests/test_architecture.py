@@ -10,27 +10,40 @@ from lab.paths import ROOT
 
 # A module imports from earlier rows only: neither from a later one nor from its own.
 LAYERS = [
-    "paths registry shapes reading",
+    "paths registry shapes reading collapse",
+    "collapse.filter_rate collapse.membership",
     "manifest stats.weighted stats.significance losses",
-    "pooling projections stats stats.jackknife results.reported data.sources",
-    "anisotropy.measure anisotropy.moments repairs.checks",
+    "pooling projections stats stats.jackknife results.reported data.sources "
+    "data.templates data.layouts",
+    "anisotropy.measure anisotropy.moments repairs.checks collapse.products",
     "anisotropy.rows anisotropy.spectrum repairs.estimator",
+    "collapse.legibility",
     "anisotropy.neighbours anisotropy.pairs anisotropy.tokens anisotropy.stream",
     "repairs.affine repairs.ranks repairs.flows anisotropy.report",
     "repairs.clusters anisotropy",
     "repairs",
-    "data.hub data.readers",
+    "data.hub data.readers data.haystack",
+    "data.dataset",
+    "data.synthetic",
     "data probes results",
+    "long_context collapse.bins collapse.overlap collapse.phenomenon",
     "models.architecture models.texts models.layer_mix models.checkpoints",
-    "models.states models.attention models.temperature",
+    "models.states models.attention models.interception",
+    "models.temperature models.positions",
+    "models.moved_positions models.self_extend",
+    "models.extension",
     "models.encoder",
     "models.verification models.embedding_model",
+    "models.attention_maps",
     "models.origins",
     "models.loading",
     "models",
-    "readout",
+    "readout collapse.cutting collapse.learning collapse.candidates",
+    "collapse.mechanism",
     "grid anisotropy.occurrences repairs.module",
     "anisotropy.contextual spaces",
+    "collapse.trials",
+    "collapse.remedies",
     "plotting.columns plotting.figures",
     "plotting.interactive",
     "plotting",
@@ -134,7 +147,7 @@ def test_only_what_is_part_of_a_model_imports_the_model_libraries():
     users = {m for m, names in NAMES.items() if any(n.startswith(HEAVY[1:3]) for n in names)}
     inside = {module for module in users if module.startswith("lab.models.")}
     assert inside, "the search finds what it looks for"
-    assert users - inside == {"lab.repairs.module", "lab.losses"}
+    assert users - inside == {"lab.repairs.module", "lab.losses", "lab.collapse.learning"}
 
 
 def test_no_module_imports_a_notebook_a_test_or_a_benchmark():

@@ -1,12 +1,14 @@
 """Every registered pooling and layer mix obeys the laws of its kind."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.pooling import LAYER_MIXES, POOLINGS, Tokens, WeightedSum, one_layer
+from lab.pooling import CHUNK, LAYER_MIXES, POOLINGS, Tokens, WeightedSum, one_layer
 
 DIM, LAYERS = 5, 3
 LINEAR = {name for name, pool in POOLINGS.items() if isinstance(pool, WeightedSum)}
@@ -147,7 +149,16 @@ BY_HAND = {
     "min": lambda x, p: x.min(0),
     "log_mean_exp": lambda x, p: np.log(np.exp(x).mean(0)),
     "cubic_power_mean": lambda x, p: np.cbrt((x**3).mean(0)),
+    "late_chunking": lambda x, p: by_chunks(x),
 }
+
+
+def by_chunks(states):
+    """The mean direction of the means of equal chunks, as long as those means on average."""
+    chunks = np.array_split(states, math.ceil(len(states) / CHUNK))
+    means = np.array([chunk.mean(0) for chunk in chunks])
+    norms = np.linalg.norm(means, axis=1)
+    return (means / norms[:, None]).mean(0) * norms.mean()
 
 
 def test_every_pooling_has_a_value_by_hand():
@@ -162,6 +173,27 @@ def test_every_pooling_equals_its_value_by_hand(name, size):
     expected = BY_HAND[name](states, tokens.frequency[0, :size].double().numpy())
     found = POOLINGS[name](hidden, tokens)[1, 0].numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [64, 65, 127, 128, 129, 200])
+def test_late_chunks_are_equal_and_no_longer_than_allowed(size):
+    hidden, tokens = batch([size, 3, 70], left=2)
+    hidden *= 100
+    found = POOLINGS["late_chunking"](hidden, tokens)[1].numpy()
+    for text, length in enumerate([size, 3, 70]):
+        expected = by_chunks(hidden[1, text, -length:].double().numpy())
+        np.testing.assert_allclose(found[text], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_chunk_of_large_states_has_no_more_say_in_late_chunking_than_another():
+    hidden, tokens = batch([128])
+    loud = hidden.clone()
+    loud[:, :, :64] *= 100
+    plain, louder = (POOLINGS["late_chunking"](states, tokens) for states in (hidden, loud))
+    cosine = torch.cosine_similarity(plain, louder, dim=-1)
+    torch.testing.assert_close(cosine, torch.ones_like(cosine))
+    means = POOLINGS["mean"](hidden, tokens), POOLINGS["mean"](loud, tokens)
+    assert (torch.cosine_similarity(*means, dim=-1) < 0.999).all()
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,109 @@ def test_fetch_refuses_without_a_mirror_a_foreign_folder_and_an_unknown_name(mon
         data.fetch("stsb")
 
 
+# LongEmbed ---------------------------------------------------------------------------------------
+
+SPLIT = """
+import json, sys
+from lab import data
+for split in sys.argv[2:]:
+    x = data.load(sys.argv[1], split)
+    asked = {x.texts[q]: x.texts[d] for q, d in zip(x.frame["query"], x.frame["document"])}
+    documents = sorted(x.texts[i] for i in x.documents)
+    print(json.dumps([x.origin, asked, documents, x.frame["relevance"].unique().tolist()]))
+"""
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+MTEB_TASKS = {  # passkey, too, was read so until mteb made a copy of it
+    "needle": "LEMBNeedleRetrieval",
+    "narrativeqa": "LEMBNarrativeQARetrieval",
+    "qmsum": "LEMBQMSumRetrieval",
+    "2wikimqa": "LEMBWikimQARetrieval",
+    "summ-screen-fd": "LEMBSummScreenFDRetrieval",
+}
+
+
+def long_texts(lengths):
+    """LongEmbed's three tables; ids are used again for every length, which is the hardest case."""
+    tables = {"corpus": [], "queries": [], "qrels": []}
+    for length in lengths:
+        of = {"context_length": length} if length else {}
+        for i in range(4):
+            tables["corpus"].append({"doc_id": f"d{i}", "text": f"document {i} of {length}", **of})
+        for i in range(2):
+            tables["queries"].append({"qid": f"q{i}", "text": f"query {i} of {length}", **of})
+            tables["qrels"].append({"qid": f"q{i}", "doc_id": f"d{3 - i}", **of})
+    return {name: pd.DataFrame(rows) for name, rows in tables.items()}
+
+
+@pytest.fixture
+def long_repo(server):
+    """dwzhu/LongEmbed, one folder a task; returns its tables by task."""
+    tasks = {
+        folder: long_texts(LENGTHS if folder in ("passkey", "needle") else [None])
+        for folder in ("passkey", "needle", "narrativeqa", "qmsum", "2wikimqa", "summ_screen_fd")
+    }
+    server.repos["dwzhu/LongEmbed"] = {
+        f"{folder}/{name}.jsonl": jsonl(table)
+        for folder, tables in tasks.items()
+        for name, table in tables.items()
+    }
+    return tasks
+
+
+def mteb_reads(task, tables, monkeypatch):
+    """What mteb's own code makes of the tables: split -> query text -> texts of its documents."""
+    datasets = pytest.importorskip("datasets")
+    read = {name: datasets.Dataset.from_pandas(table) for name, table in tables.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda **address: read)
+    task.load_data()
+    asked = {}
+    for split, judged in task.relevant_docs.items():
+        corpus = {name: document["text"] for name, document in task.corpus[split].items()}
+        found = {
+            task.queries[split][query]: corpus[document]
+            for query, documents in judged.items()
+            for document in documents
+        }
+        asked[split] = (found, sorted(corpus.values()))
+    return asked
+
+
+@pytest.mark.parametrize("name", ["needle", "summ-screen-fd"])
+def test_longembed_is_read_as_mteb_reads_it(run, long_repo, server, monkeypatch, name):
+    mteb = pytest.importorskip("mteb", reason="install the extra: pip install '.[mteb]'")
+    folder, task = name.replace("-", "_"), MTEB_TASKS[name]
+    theirs = mteb_reads(mteb.get_tasks(tasks=[task])[0], long_repo[folder], monkeypatch)
+    done = run(SPLIT, f"longembed-{name}", *hub.find(f"longembed-{name}").splits)
+    assert done.returncode == 0, done.stderr
+    for wanted, line in zip(theirs.values(), done.stdout.splitlines(), strict=True):
+        origin, asked, documents, relevance = json.loads(line)
+        assert (origin, relevance) == ("hub", [1])
+        assert (asked, documents) == wanted and len(documents) == 4
+    fetched = [x for x in server.asked if x.startswith("GET") and "/resolve/" in x]
+    assert len(fetched) == 3 and all(f"/{folder}/" in path for path in fetched)
+
+
+def test_each_length_of_passkey_has_its_own_documents(run, long_repo):
+    done = run(SPLIT, "longembed-passkey", "test_256", "test_32768")
+    assert done.returncode == 0, done.stderr
+    for length, line in zip((256, 32768), done.stdout.splitlines(), strict=True):
+        _, asked, documents, _ = json.loads(line)
+        assert documents == [f"document {i} of {length}" for i in range(4)]
+        assert asked == {f"query {i} of {length}": f"document {3 - i} of {length}" for i in (0, 1)}
+    said = run(SPLIT, "longembed-passkey", "test").stderr
+    assert "no split of longembed-passkey named 'test'; have test_1024, test_16384" in said
+
+
+def test_a_length_that_longembed_lacks_is_told(run, long_repo, server):
+    tables = long_texts(LENGTHS[:-1])
+    server.repos["dwzhu/LongEmbed"] |= {f"needle/{x}.jsonl": jsonl(t) for x, t in tables.items()}
+    said = run(SPLIT, "longembed-needle", "test_256").stderr
+    assert "ValueError: retrieval/longembed-needle: qrels/test_32768 has no rows" in said
+    del server.repos["dwzhu/LongEmbed"]["qmsum/qrels.jsonl"]
+    said = run(SPLIT, "longembed-qmsum", "test").stderr
+    assert "6e346642246bfb4928c560ee08640dc84d074e8c: it has no 'qrels' among ['qmsum/cor" in said
+
+
 def test_every_address_is_that_of_mteb():
     mteb = pytest.importorskip("mteb", reason="install the extra: pip install '.[mteb]'")
     known = {
@@ -276,7 +379,19 @@ def test_every_address_is_that_of_mteb():
                 "Banking77Classification",
                 "SciFact",
                 "NFCorpus",
+                *MTEB_TASKS.values(),
             ]
         )
     }
     assert {(address.repo, address.revision) for address in hub.HUB.values()} <= known
+
+
+def test_splits_and_folders_of_longembed_are_those_of_mteb():
+    mteb = pytest.importorskip("mteb", reason="install the extra: pip install '.[mteb]'")
+    for name, task in MTEB_TASKS.items():
+        theirs, ours = mteb.get_tasks(tasks=[task])[0].metadata, hub.find(f"longembed-{name}")
+        assert ours.folder == theirs.dataset["name"] + "/"
+        assert ours.splits == tuple(x.replace("validation", "dev") for x in theirs.eval_splits)
+        assert ours.licence == theirs.license
+    passkey = mteb.get_tasks(tasks=["LEMBPasskeyRetrieval"])[0].metadata
+    assert hub.find("longembed-passkey").splits == tuple(passkey.eval_splits)

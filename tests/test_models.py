@@ -156,6 +156,7 @@ SAVED = {
     "temperature": ("llama", {"temperature": 0.7}),
     "temperature per layer": ("bert", {"temperature": [0.7, 1.3, 2.0]}),
     "log-n": ("llama", {"temperature": "log-n/8"}),
+    "extension": ("llama", {"extension": "self-extend/12/3/5"}),
     "inline temperature": ("mpnet", {"temperature": 0.7}),
     "sink and left padding": ("bert", {"sink": "<mask>", "padding_side": "left"}),
     "length": ("llama", {"max_length": 30}),

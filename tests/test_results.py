@@ -64,12 +64,12 @@ def compared(shift, names=("causal / mean / last", "causal / last / last")):
 
 def test_the_columns_are_those_agreed_on_in_their_order():
     measurement = (
-        "notebook checkpoint attention temperature sink template template_pooled max_length "
-        "layer pooling layer_mix "
-        "repair dataset split probe metric form value low high n dim truncated seed"
+        "notebook checkpoint attention temperature extension sink template template_pooled "
+        "max_length layer pooling layer_mix repair dataset split bin length position "
+        "probe metric form value low high n dim truncated seed"
     )
     comparison = (
-        "notebook checkpoint dataset split probe metric setting baseline "
+        "notebook checkpoint dataset split bin probe metric setting baseline "
         "difference low high p p_holm p_min test effect n seed"
     )
     assert results.COLUMNS == measurement.split()
@@ -173,7 +173,7 @@ def test_a_file_of_another_version_is_refused(tmp_path):
     later = {"lab.table": "results", "lab.version": "99"}
     for metadata in (later, None):
         pq.write_table(content.replace_schema_metadata(metadata), path)
-        with pytest.raises(ValueError, match=r"of version '2'.*run the notebook again"):
+        with pytest.raises(ValueError, match=r"of version '3'.*run the notebook again"):
             results.load(path)
 
 
@@ -325,3 +325,17 @@ def test_an_order_holds_fails_or_is_undecided(shift, outcome, turned):
     assert met["low"].item() < met["difference"].item() < met["high"].item()
     assert met["measured_on"].item() == "stsb-en"
     assert set(found["outcome"]) <= set(OUTCOMES)
+
+
+def test_a_reported_gain_stands_beside_every_comparison_of_its_change():
+    ours = pd.concat(
+        results.comparison_table(compared(shift), checkpoint="tiny", dataset="stsb-en", bin=name)
+        for name, shift in (("[0, 9)", 1), ("[9, 99)", -1))
+    )
+    found = results.against_gains(ours, "zhou2024")
+    gains = [0.53, 0.82, 0.94, 1.10]  # both versions of the abstract, two benchmarks each
+    assert sorted(found["reported_gain"].unique()) == gains
+    assert list(found["outcome"]) == ["order holds", "order fails"] * 4
+    assert set(found["bin"]) == {"[0, 9)", "[9, 99)"}
+    with pytest.raises(LookupError, match="no gain of tang2024"):
+        results.against_gains(ours, "tang2024")

@@ -7,9 +7,15 @@ import torch
 from test_attention import last_states
 from tiny import DECODERS, ENCODERS, build, ids
 
+from lab import models
 from lab.models import architecture, states
 from lab.models.attention import forward_kwargs, prepare
-from lab.models.temperature import Temperature, set_temperature, temperature_of_batch
+from lab.models.temperature import (
+    Temperature,
+    inverse_temperatures,
+    set_temperature,
+    temperature_of_batch,
+)
 
 ALL = DECODERS + ENCODERS
 PER_LAYER = (1.7, 0.6, 3.0)
@@ -298,3 +304,48 @@ def test_shared_layers_take_one_temperature_only():
 def test_a_soft_cap_refuses_log_n():
     with pytest.raises(ValueError, match="caps its logits"):
         set_temperature(build("gemma2"), Temperature(reference_length=8))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("albert", "gemma2")])
+def test_a_tensor_of_temperatures_acts_as_the_numbers_do_and_passes_a_gradient(name):
+    model, tokens = build(name), ids()
+    plain = last_states(model, "native", tokens, left=2)
+    set_temperature(model, Temperature(PER_LAYER))
+    fixed = last_states(model, "native", tokens, left=2)
+    set_temperature(model, None)
+    inverse = (1 / torch.tensor(PER_LAYER)).requires_grad_()
+    with inverse_temperatures(model, inverse):
+        learned = last_states.__wrapped__(model, "native", tokens, left=2)  # with its gradient
+    learned.pow(3).mean().backward()
+    assert (learned - fixed).abs().max() < 1e-5 * fixed.abs().max()
+    assert (inverse.grad != 0).all()
+    again = last_states(model, "native", tokens, left=2)
+    assert torch.equal(again, plain), "what was set before comes back"
+
+
+def test_temperatures_that_cannot_be_learned_are_refused():
+    numbers = torch.ones(3)
+    with (
+        pytest.raises(ValueError, match="gemma2 caps its logits"),
+        inverse_temperatures(build("gemma2"), numbers),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="albert are one module"),
+        inverse_temperatures(build("albert"), numbers),
+    ):
+        pass
+    model = build("llama")
+    with (
+        pytest.raises(ValueError, match=r"\(3,\); got \(2,\)"),
+        inverse_temperatures(model, numbers[:2]),
+    ):
+        pass
+    set_temperature(model, Temperature(reference_length=4))
+    with pytest.raises(ValueError, match="on top of log-n"), inverse_temperatures(model, numbers):
+        pass
+
+
+@pytest.mark.parametrize("temperature", [1.0, [1.0, 1.0, 1.0]])
+def test_temperatures_of_one_are_no_change_and_no_error(temperature):
+    assert models.load("random:llama", temperature=temperature, device="cpu")

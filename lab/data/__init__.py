@@ -8,55 +8,23 @@
 verified by sha256 before they are parsed (``lab.data.sources``) and read by kind
 (``lab.data.readers``).
 A name is the last part of a data set's folder ("stsb-en"); where two folders share it, the shipped
-one has the short name and the other is asked for in full ("pairs/wordnet-definitions").
+one has the short name and the other is asked for in full ("pairs/wordnet-definitions"). Names such
+as "needle-1024" and "passkey-8192" are of sets that are generated (``lab.data.synthetic``).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from lab import paths
-from lab.data import hub
-from lab.data.readers import READERS, SAMPLERS, TEXT_COLUMNS, Rows, count
+from lab.data import hub, synthetic
+from lab.data.dataset import Dataset, read
 from lab.data.sources import Source, available, read_manifest
-from lab.manifest import record_input
 from lab.registry import unknown
 
-
-@dataclass(frozen=True)
-class Dataset:
-    """Unique texts to embed, and a frame of positions into them.
-
-    kind                 columns of ``frame``
-    sts                  first, second, score (on the data set's own range)
-    pair_classification  first, second, label (bool)
-    classification       text, label (str), part ("train" rows fit, "test" rows are scored)
-    clustering           text, label (str)
-    retrieval            query, document, relevance; also ``queries`` and ``documents`` (the corpus)
-    pairs                anchor, positive and, in some sets, negative
-
-    ``repeated`` are positions of texts that occur in the train and in the test part; ``notes`` say
-    what was left out; ``checked`` what the sha256 sums were taken from.
-    """
-
-    name: str
-    kind: str
-    split: str
-    texts: list[str]
-    frame: pd.DataFrame
-    origin: str
-    licence: str
-    sha256: dict[str, str]
-    n: int | None
-    seed: int
-    checked: str = "manifest"
-    queries: np.ndarray | None = None
-    documents: np.ndarray | None = None
-    repeated: tuple[int, ...] = ()
-    notes: tuple[str, ...] = ()
+__all__ = ["DATASETS", "Catalogue", "Dataset", "Entry", "fetch", "listing", "load"]
 
 
 @dataclass(frozen=True)
@@ -105,17 +73,20 @@ class Catalogue(Mapping[str, Entry]):
         """The entry of that short or full name; LookupError lists the others and the nearest."""
         entries = self._entries()
         by_key = {entry.key: entry for entry in entries.values()}
-        if name not in entries and name not in by_key:
-            raise LookupError(unknown("data set", name, entries))
-        return entries.get(name) or by_key[name]
+        found = entries.get(name) or by_key.get(name) or _generated(name)
+        if found is None:
+            known = [*entries, *(str(row["name"]) for row in synthetic.listing())]
+            raise LookupError(unknown("data set", name, known))
+        return found
 
     def __iter__(self) -> Iterator[str]:
-        """Names: shipped ones, then the mirror's, then what only the hub has."""
+        """Names: shipped ones, the mirror's, what only the hub has; not the generated ones."""
         return iter(self._entries())
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is a data set of that short or full name."""
-        return any(name in (entry.name, entry.key) for entry in self._entries().values())
+        """Whether there is a data set of that short or full name, generated ones included."""
+        listed = any(name in (entry.name, entry.key) for entry in self._entries().values())
+        return listed or (isinstance(name, str) and synthetic.find(name) is not None)
 
     def __len__(self) -> int:
         """How many are known."""
@@ -123,6 +94,13 @@ class Catalogue(Mapping[str, Entry]):
 
 
 DATASETS = Catalogue()
+
+
+def _generated(name: str) -> Entry | None:
+    source = synthetic.find(name)
+    if source is None:
+        return None
+    return Entry(source.key.split("/")[-1], source.key, (source,), None)
 
 
 def load(
@@ -139,92 +117,29 @@ def load(
     ``seed``: pairs; scored texts, each label in proportion (and as many train texts); or queries,
     with the documents judged for them as the corpus, or with all documents if ``full_corpus``.
     Sets without splits have the one split "all"; of classification its halves, cut by ``seed``,
-    are the train and the test part.
+    are the train and the test part. What a generated set holds does not depend on ``seed``.
 
     Raises:
         LookupError: no such data set or split.
         FileNotFoundError: a file, or the manifest in ``LAB_DATA``, is missing.
         TypeError: ``n`` is not a whole number.
-        ValueError: a damaged file, a blank text, or an ``n`` that cannot be drawn.
+        ValueError: a damaged file, a blank text, an ``n`` that cannot be drawn, or a length that
+            cannot be generated.
         ConnectionError: only the hub has it and it cannot be reached.
     """
     entry = DATASETS[name]
-    name, source = entry.name, entry.open()
-    if split not in source.splits:
-        raise LookupError(unknown(f"split of {name}", split, source.splits))
-    kind, rng = source.kind_of(split), np.random.default_rng(seed)
-    rows = READERS[kind](source, split, rng)
-    if n is not None:
-        n = _drawable(n, count(rows, kind), f"{name}/{split}")
-        rows = SAMPLERS[kind](rows, n, rng, full_corpus)
-    files = {str(source.root / file): digest for file, digest in source.digests(split).items()}
-    record_input(
-        "dataset", name=name, split=split, origin=source.origin, n=n, seed=seed, files=files
-    )
-    return _assemble(name, split, source, rows, n=n, seed=seed)
-
-
-def _drawable(n: int, units: int, what: str) -> int:
-    """``n`` as a plain int, if so many units can be drawn from ``units``."""
-    message = (
-        f"n={n!r} of {what}: it has {units} to draw from; ask for a whole number from 1 to "
-        f"{units}, or None for all"
-    )
-    if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise TypeError(message)
-    if not 1 <= n <= units:
-        raise ValueError(message)
-    return int(n)
-
-
-def _assemble(
-    name: str, split: str, source: Source, rows: Rows, *, n: int | None, seed: int
-) -> Dataset:
-    """Texts replaced by positions into the list of unique texts, in order of appearance."""
-    kind = source.kind_of(split)
-    frame = rows.frame.reset_index(drop=True)
-    columns = [column for column in TEXT_COLUMNS[kind] if column in frame]
-    if kind == "retrieval":
-        listed = [*frame["query"], *rows.documents]
-    else:
-        listed = frame[columns].to_numpy().ravel().tolist()
-    texts = list(dict.fromkeys(listed))
-    position = {text: i for i, text in enumerate(texts)}
-    frame = frame.assign(**{c: frame[c].map(position).astype(np.int64) for c in columns})
-    queries = documents = None
-    if kind == "retrieval":
-        queries = frame["query"].unique()
-        documents = np.array([position[text] for text in rows.documents])
-    repeated: tuple[int, ...] = ()
-    if kind == "classification":
-        parts = frame.groupby("text")["part"].nunique()
-        repeated = tuple(parts[parts > 1].index)
-    return Dataset(
-        name=name,
-        kind=kind,
-        split=split,
-        texts=texts,
-        frame=frame,
-        origin=source.origin,
-        licence=source.entry["licence"],
-        sha256=source.digests(split),
-        n=n,
-        seed=seed,
-        checked=source.checked,
-        queries=queries,
-        documents=documents,
-        repeated=repeated,
-        notes=rows.notes,
-    )
+    return read(entry.open(), split, seed=seed, name=entry.name, n=n, full_corpus=full_corpus)
 
 
 def listing() -> pd.DataFrame:
     """One row per data set: what it is, under which licence, and where it can be had from now.
 
     ``repeated`` counts texts that occur in two splits, as far as the manifest states it; rows are
-    those of each split, and empty for a hub set that was never downloaded.
+    those of each split, and empty for a hub set that was never downloaded. Generated sets have one
+    row for all lengths.
     """
-    table = pd.DataFrame([_listed(entry) for entry in DATASETS.values()])
+    rows = [_listed(entry) for entry in DATASETS.values()]
+    table = pd.DataFrame(rows + synthetic.listing())
     order = ["name", "kind", "splits", "rows", "licence", "licence_class", "origins", "checked"]
     return table[[*order, "repeated"]].astype({"repeated": "Int64"})
 

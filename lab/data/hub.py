@@ -7,25 +7,24 @@ those of the mirror's set of the same name, or that the mirror lacks, are listed
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from lab import paths
+from lab.data import layouts
 from lab.data.sources import Source, hub_cache, read_manifest, store
 from lab.registry import unknown
 
 TABLES = re.compile(r"\.(parquet|csv|tsv|jsonl)(\.gz)?$")
 STATED = "hash stated by the hub at the pinned revision; recorded at the first download"
-SPLITS = {"train": "train", "dev": "validation", "test": "test"}  # our name -> the hub's
+Layout = Callable[[Mapping[str, Path], Sequence[str]], dict[str, list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
 class Hub:
-    """The address of one data set on the hub, at one commit.
+    """The address of one data set on the hub, at one commit, in one folder of the repository.
 
     A downloaded file is checked against its entry in ``sha256`` or, where that has none, against
     what an earlier download recorded; always also against the content hash which the hub states
@@ -40,6 +39,8 @@ class Hub:
     splits: tuple[str, ...] = ("test",)
     about: Mapping[str, Any] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
+    layout: Layout = layouts.one_table_a_split
+    folder: str = ""
 
     @property
     def kind(self) -> str:
@@ -68,7 +69,11 @@ class Hub:
             "hub": digests,
             **self.about,
         }
-        store(into, self.key, entry, self._tables(files))
+        try:
+            tables = self.layout(files, self.splits)
+        except LookupError as error:
+            raise ValueError(f"{self.repo} at {self.revision}: {error}") from error
+        store(into, self.key, entry, tables)
         return next(s for s in read_manifest(into, "hub") if s.key == self.key)
 
     def _download(self) -> dict[str, tuple[Path, Any]]:
@@ -79,7 +84,8 @@ class Hub:
             raise self._unreachable("HF_HUB_OFFLINE is set")
         try:
             info = HfApi().dataset_info(self.repo, revision=self.revision, files_metadata=True)
-            stated = [x for x in info.siblings or [] if TABLES.search(x.rfilename)]
+            listed = [x for x in info.siblings or [] if TABLES.search(x.rfilename)]
+            stated = [x for x in listed if x.rfilename.startswith(self.folder)]
             fetched = [
                 hf_hub_download(self.repo, x.rfilename, repo_type="dataset", revision=self.revision)
                 for x in stated
@@ -125,46 +131,6 @@ class Hub:
                 )
         return digest
 
-    def _tables(self, files: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]:
-        """Rows by the mirror's file names: one per split, or corpus, queries and qrels/SPLIT."""
-        if self.kind != "retrieval":
-            return {split: _rows(self._find(files, SPLITS[split])) for split in self.splits}
-        judged = {x: p for x, p in files.items() if not re.search("corpus|queries", x)}
-        tables = {x: _rows(self._find(files, x)) for x in ("corpus", "queries")}
-        for split in self.splits:
-            tables[f"qrels/{split}"] = _rows(self._find(judged, SPLITS[split]))
-        return tables
-
-    def _find(self, files: Mapping[str, Path], word: str) -> list[Path]:
-        """Files with ``word`` as a whole word in their path, in order (a table may be sharded)."""
-        found = [x for x in sorted(files) if re.search(rf"(?<![a-z]){word}(?![a-z])", x)]
-        if not found:
-            raise ValueError(f"{self.repo} at {self.revision} has no {word!r} among {[*files]}")
-        return [files[x] for x in found]
-
-
-def _rows(files: list[Path]) -> list[dict[str, Any]]:
-    """Rows of a table in the mirror's fields; ids are strings and a label is its name."""
-    frame = pd.concat([_frame(path) for path in files], ignore_index=True)
-    frame = frame.rename(columns={"_id": "id", "query_id": "query-id", "corpus_id": "corpus-id"})
-    if "label_text" in frame:
-        frame = frame.assign(label=frame["label_text"])
-    number = int if "corpus-id" in frame else float
-    kinds = {"id": str, "query-id": str, "corpus-id": str, "label": str, "score": number}
-    kept = [x for x in ("id", "title", "text", "sentence1", "sentence2") if x in frame]
-    kept += [x for x in ("query-id", "corpus-id", "label", "score") if x in frame]
-    frame = frame[kept].astype({x: kinds[x] for x in kept if x in kinds})
-    return frame.to_dict("records")
-
-
-def _frame(path: Path) -> pd.DataFrame:
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    if ".jsonl" in path.suffixes:
-        return pd.read_json(path, lines=True, dtype=False)
-    separator = "\t" if ".tsv" in path.suffixes else ","
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-
 
 def offline() -> bool:
     """Whether the hub is switched off, as huggingface_hub reads ``HF_HUB_OFFLINE``."""
@@ -183,6 +149,15 @@ def find(name: str) -> Hub:
     return HUB.get(name) or short[name]
 
 
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+LONGEMBED = {  # folder -> splits; mteb 2.26 reads passkey from a copy of its own
+    "narrativeqa": ("test",),
+    "qmsum": ("test",),
+    "2wikimqa": ("test",),
+    "summ_screen_fd": ("dev",),
+    "passkey": tuple(f"test_{length}" for length in LENGTHS),
+    "needle": tuple(f"test_{length}" for length in LENGTHS),
+}
 _STS = {"score_range": [0, 5]}
 _ADDRESSES = (
     Hub(
@@ -241,6 +216,7 @@ _ADDRESSES = (
         "CC BY-NC 4.0",
         "noncommercial",
         ("train", "test"),
+        layout=layouts.beir,
     ),
     Hub(
         "retrieval/nfcorpus",
@@ -248,6 +224,20 @@ _ADDRESSES = (
         "ec0fa4fe99da2ff19ca1214b7966684033a58814",
         "not specified",
         "unstated",
+        layout=layouts.beir,
+    ),
+    *(
+        Hub(
+            f"retrieval/longembed-{folder.replace('_', '-')}",
+            "dwzhu/LongEmbed",
+            "6e346642246bfb4928c560ee08640dc84d074e8c",
+            "not specified",
+            "unstated",
+            splits,
+            layout=layouts.longembed,
+            folder=f"{folder}/",
+        )
+        for folder, splits in LONGEMBED.items()
     ),
 )
 HUB = {address.key: address for address in _ADDRESSES}

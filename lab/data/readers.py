@@ -139,8 +139,13 @@ def _classification(source: Source, split: str, rng: np.random.Generator) -> Row
 
 @READERS.named("retrieval")
 def _retrieval(source: Source, split: str, rng: np.random.Generator) -> Rows:
-    """Judged queries and the whole corpus; a document is its title, if it has one, and its text."""
+    """Judged queries and the whole corpus; a document is its title, if it has one, and its text.
+
+    Where the files state a ``split`` of each text, only those of the asked one are read.
+    """
     qrels, corpus, queries = (source.read(x) for x in (f"qrels/{split}", "corpus", "queries"))
+    if "split" in corpus:
+        corpus, queries = (x[x["split"] == split] for x in (corpus, queries))
     empty = EMPTY.get(source.key, set())
     corpus = corpus[~corpus["id"].isin(empty)]
     judged_empty = qrels["corpus-id"].isin(empty)

@@ -6,7 +6,8 @@ on this.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -79,14 +80,14 @@ def windows(model: nn.Module) -> bool:
 
 
 @cache
-def _parameters(forward: Callable[..., Any]) -> frozenset[str]:
+def parameters(forward: Callable[..., Any]) -> frozenset[str]:
     """The parameter names of a model class's forward."""
     return frozenset(inspect.signature(forward).parameters)
 
 
 def no_cache(model: nn.Module) -> dict[str, bool]:
     """``use_cache=False`` where the model knows it: the default cache costs memory and batches."""
-    known = "use_cache" in _parameters(type(backbone(model)).forward)
+    known = "use_cache" in parameters(type(backbone(model)).forward)
     return {"use_cache": False} if known else {}
 
 
@@ -96,7 +97,7 @@ def position_ids(model: nn.Module, mask: Tensor) -> Tensor | None:
     RoBERTa-like models (a learned position table with a padding index) count from padding_idx + 1
     and give pads the padding index; every other scheme counts from 0 (core.md 1.3).
     """
-    if "position_ids" not in _parameters(type(backbone(model)).forward):
+    if "position_ids" not in parameters(type(backbone(model)).forward):
         return None
     counted = (mask.long().cumsum(-1) - 1).clamp(min=0)
     offset = _padding_position(model)
@@ -121,6 +122,29 @@ def _padding_position(model: nn.Module) -> int | None:
         if isinstance(offset, int) and isinstance(table, nn.Embedding):
             return offset
     return None
+
+
+def buffered_masks(model: nn.Module) -> int | None:
+    """How many tokens fit the causal masks that a model keeps as buffers (GPT-Neo); else None."""
+    sizes = [
+        buffer.shape[-1]
+        for _, module in attention_modules(model)
+        for buffer in module.buffers()
+        if buffer.ndim == 4 and buffer.shape[-1] == buffer.shape[-2]
+    ]
+    return min(sizes, default=None)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """For the length of a block: no gradients and no dropout, whatever the model is doing."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 @torch.no_grad()
@@ -154,17 +178,16 @@ def is_decoder(model: nn.Module) -> bool:
     known = getattr(model, "_lab_is_decoder", None)
     if known is None:
         saved = config.__dict__.pop("is_causal", None)
-        training = model.training
-        model.eval()
         try:
-            known = (
-                reaches_first_token(
-                    model, lambda ids, mask: plain_states(model, input_ids=ids, attention_mask=mask)
+            with evaluating(model):
+                known = (
+                    reaches_first_token(
+                        model,
+                        lambda ids, mask: plain_states(model, input_ids=ids, attention_mask=mask),
+                    )
+                    < 1e-6
                 )
-                < 1e-6
-            )
         finally:
-            model.train(training)
             if saved is not None:
                 config.is_causal = saved
         model._lab_is_decoder = known  # type: ignore[assignment]

@@ -35,7 +35,8 @@ class EmbeddingModel(SentenceTransformer):
         """``SentenceTransformer.encode`` with checks; texts may come in any iterable.
 
         Raises:
-            TypeError, ValueError: a text is no string, empty or blank (which row).
+            TypeError, ValueError: a text is no string, empty or blank (which row); token states
+                are asked for under parallel windows, which don't have them of a text.
             FloatingPointError: a state is not finite (which text, from which layer on).
 
         Warns:
@@ -45,6 +46,12 @@ class EmbeddingModel(SentenceTransformer):
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         check_texts(texts)
         given = ENCODE.bind(self, inputs, *args, **kwargs).arguments
+        output, extends = given.get("output_value", "sentence_embedding"), self.encoder.extends
+        if output != "sentence_embedding" and extends and extends.windows:
+            raise ValueError(
+                f"extension {self.encoder.extension!r} reads long texts in windows, so only "
+                f"output_value='sentence_embedding' is of a text; got {output!r}"
+            )
         prompt = self._resolve_prompt(given.get("prompt"), given.get("prompt_name"))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", TruncationWarning)
@@ -87,7 +94,7 @@ class EmbeddingModel(SentenceTransformer):
     @torch.no_grad()
     def _nonfinite_layer(self, text: str, prompt: str | None) -> int | None:
         """The first hidden state of a text that is not finite, if there is one."""
-        features = self.encoder.collate(self.encoder.tokenise([text], prompt))
+        features = self.encoder.collate_windows(self.encoder.tokenise([text], prompt))
         features = {
             key: value.to(self.device) if isinstance(value, Tensor) else value
             for key, value in features.items()

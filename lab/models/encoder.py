@@ -20,12 +20,23 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.models import architecture, states
 from lab.models.attention import forward_kwargs, prepare
+from lab.models.extension import Extension, check, extended
+from lab.models.interception import leaving_nothing_behind
 from lab.models.temperature import Temperature, set_temperature, temperature_of_batch
-from lab.models.texts import TEXT, TokenisedText, collate, tokenise, truncation
+from lab.models.texts import (
+    TEXT,
+    TokenisedText,
+    collate,
+    mean_of_windows,
+    tokenise,
+    truncation,
+    windows,
+)
 from lab.pooling import POOLINGS, Tokens, needs_frequency
 
 UNSET = "unset"  # a config without the field is_causal, as most are
 FREQUENCIES = "token_frequency.safetensors"
+UNLIMITED = 10**30  # as transformers writes it
 REFERENCE_SETS = ("wordnet-definitions", "debian-synopsis")
 
 
@@ -36,6 +47,8 @@ class Encoder(Transformer):
         model_name_or_path: a hub id or a folder.
         attention: a name in ``lab.models.attention.MODES``.
         temperature: of the attention softmax: None, a number, one per layer, or ``"log-n/512"``.
+        extension: how texts are read that are longer than the model was made for: None, or a name
+            in ``lab.models.extension.EXTENSIONS`` with its numbers, such as ``"grouped/512"``.
         sink: a token that every text begins with and that is left out of the pool; it is prepended
             unless the tokenizer begins with it anyway. None: no such token.
         template: what is encoded, with ``{text}`` once; a prompt given to ``encode`` comes before.
@@ -44,7 +57,8 @@ class Encoder(Transformer):
         pooling: a name in ``lab.pooling.POOLINGS``.
         layers: hidden states to pool: 0 = embeddings, L or -1 = last; default the last.
         padding_side: "left" or "right"; default the tokenizer's.
-        max_length: tokens after which a text is cut; default the tokenizer's.
+        max_length: tokens after which a text is cut; default the tokenizer's, and with an
+            extension none, as far as the model can do without.
         native_is_causal: ``config.is_causal`` of the checkpoint, kept so that a saved model can go
             back to its native attention.
         **kwargs: of sentence-transformers' ``Transformer``.
@@ -53,6 +67,7 @@ class Encoder(Transformer):
     settings = (
         "attention",
         "temperature",
+        "extension",
         "sink",
         "template",
         "pool_template",
@@ -102,6 +117,7 @@ class Encoder(Transformer):
         *,
         attention: str = "native",
         temperature: float | Sequence[float] | str | None = None,
+        extension: str | None = None,
         sink: str | None = None,
         template: str = TEXT,
         pool_template: bool = True,
@@ -112,7 +128,8 @@ class Encoder(Transformer):
     ) -> None:
         """Apply all settings; what is not given goes back to its default. See the class.
 
-        Padding side and length not given are those of the tokenizer as it was loaded.
+        Padding side and length not given are those of the tokenizer as it was loaded; with an
+        extension the length is then not limited.
 
         Raises:
             ValueError, LookupError: a setting is unknown, out of range, or not possible here.
@@ -122,6 +139,7 @@ class Encoder(Transformer):
         _check_type("pool_template", pool_template, bool)
         _check_type("pooling", pooling, str)
         _check_type("sink", sink, str | None)
+        _check_type("extension", extension, str | None)
         _check_type("max_length", max_length, int | None)
         POOLINGS[pooling]
         if template.count(TEXT) != 1:
@@ -130,11 +148,14 @@ class Encoder(Transformer):
         # numpy and torch numbers are saved as plain ones
         temperature = getattr(temperature, "tolist", lambda: temperature)()
         parsed = Temperature.parse(temperature, count)
+        extends = Extension.parse(extension)
+        if extends:
+            check(self.model, extends)
         prepare(self.model, attention, self.native_is_causal)
         set_temperature(self.model, parsed)
         self.attention, self.temperature, self.pooling = attention, temperature, pooling
         self.template, self.pool_template, self.layers = template, pool_template, chosen
-        self.sink = sink
+        self.sink, self.extension, self.extends = sink, extension, extends
         self._sink_id = self._find_sink()
         self.count_frequencies([pooling])
         self._set_tokenizer(padding_side, max_length)
@@ -143,13 +164,15 @@ class Encoder(Transformer):
         """The padding side and the length of texts, within what the model's positions allow."""
         if padding_side not in (None, "left", "right"):
             raise ValueError(f"padding_side is 'left' or 'right'; got {padding_side!r}")
+        side, length = self._loaded
         most = architecture.positions(self.model)
+        if self.extends:
+            most, length = self.extends.most(self.model), UNLIMITED
         if max_length is not None and not 1 <= max_length <= (most or max_length):
             raise ValueError(
                 f"max_length {max_length} is outside 1 .. {most}, the positions of "
                 f"{architecture.architecture(self.model)}"
             )
-        side, length = self._loaded
         self.tokenizer.padding_side = padding_side or side
         self.tokenizer.model_max_length = min(max_length or length, most or length)
 
@@ -218,8 +241,34 @@ class Encoder(Transformer):
         )
 
     def collate(self, texts: Sequence[TokenisedText]) -> dict[str, Any]:
-        """A padded batch of the encoder's features; see :func:`lab.models.texts.collate`."""
-        return collate(texts, self.tokenizer.pad_token_id or 0, self.padding_side == "left")
+        """A padded batch with one row a text; see :func:`lab.models.texts.collate`.
+
+        Raises:
+            ValueError: a text is read in several parallel windows.
+        """
+        features = self.collate_windows(texts)
+        if "windows" in features:
+            raise ValueError(
+                f"extension {self.extension!r} reads a text of {max(len(t.ids) for t in texts)} "
+                "tokens in several windows, each with token states of its own; only pooled "
+                "embeddings can be read of it"
+            )
+        return features
+
+    def collate_windows(self, texts: Sequence[TokenisedText]) -> dict[str, Any]:
+        """A padded batch with one row for each parallel window, if the extension makes any.
+
+        Then ``windows`` (text,) says how many each text has; pooled states are merged by
+        :func:`lab.models.texts.mean_of_windows`.
+        """
+        length = self.extends.length if self.extends and self.extends.windows else None
+        parts = [windows(text, length) if length else [text] for text in texts]
+        rows = [window for part in parts for window in part]
+        left = self.padding_side == "left"
+        features = collate(rows, self.tokenizer.pad_token_id or 0, left)
+        if len(rows) > len(texts):
+            features["windows"] = torch.tensor([len(part) for part in parts])
+        return features
 
     def preprocess(  # type: ignore[override]
         self,
@@ -238,7 +287,7 @@ class Encoder(Transformer):
         texts = self.tokenise(inputs, prompt, max_length)
         for warning in truncation(texts):
             warnings.warn(warning, stacklevel=2)
-        return self.collate(texts)
+        return self.collate_windows(texts)
 
     # --- tokens to pooled layers -----------------------------------------------------------
 
@@ -276,23 +325,26 @@ class Encoder(Transformer):
     ) -> None:
         """One forward pass over a batch under the settings; see :func:`lab.models.states.read`."""
         mask = features["attention_mask"]
-        inputs = forward_kwargs(self.model, self.attention, mask, features.get("prefix_lengths"))
-        with temperature_of_batch(self.model, mask):
-            states.read(
-                self.model,
-                {"input_ids": features["input_ids"], **inputs},
-                on_hidden,
-                stop_after=stop_after,
-            )
+        chosen = forward_kwargs(self.model, self.attention, mask, features.get("prefix_lengths"))
+        inputs = {"input_ids": features["input_ids"], **chosen}
+        with (
+            leaving_nothing_behind(),
+            temperature_of_batch(self.model, mask),
+            extended(self.model, self.extends, mask, inputs) as inputs,
+        ):
+            states.read(self.model, inputs, on_hidden, stop_after=stop_after)
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Add ``layer_embeddings`` (batch, layer, dim) and the deepest ``token_embeddings``."""
+        """Add ``layer_embeddings`` (text, layer, dim) and the deepest ``token_embeddings``.
+
+        The latter are of parallel windows, not of texts, where the extension makes any.
+        """
         tokens, pool = self.tokens(features), POOLINGS[self.pooling]
         pooled: dict[int, Tensor] = {}
 
         def keep(layer: int, hidden: Tensor) -> None:
             if layer in self.layers:
-                pooled[layer] = pool(hidden, tokens)
+                pooled[layer] = mean_of_windows(pool(hidden, tokens), features.get("windows"))
                 features["token_embeddings"] = hidden
 
         self.read(features, keep, stop_after=max(self.layers))
@@ -304,6 +356,10 @@ class Encoder(Transformer):
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Save weights, tokenizer, settings and token frequencies."""
         super().save(output_path, *args, **kwargs)
+        if self.extends:  # the length without the extension, to go back to
+            length, self.tokenizer.model_max_length = self.max_seq_length, self._loaded[1]
+            self.tokenizer.save_pretrained(output_path)
+            self.tokenizer.model_max_length = length
         if self.frequency is not None:
             save_file({"frequency": self.frequency.cpu()}, Path(output_path) / FREQUENCIES)
 

@@ -48,6 +48,7 @@ def load(
     *,
     attention: str | None = None,
     temperature: float | Sequence[float] | str | None = None,
+    extension: str | None = None,
     sink: bool | str | None = None,
     template: str | None = None,
     pool_template: bool | None = None,
@@ -69,6 +70,11 @@ def load(
             (an untrained control), a folder, or a hub id.
         attention: native, causal, bidirectional, or prefix (the instruction is seen by all of it).
         temperature: of the attention softmax: a number, one per layer, or "log-n/512".
+        extension: how texts are read that are longer than the model was made for, without
+            training: "parallel-windows/512", "grouped/512", "recurrent/512", "interpolated/512",
+            "ntk/512" or "self-extend/512/3/256" (``lab.models.extension.EXTENSIONS``). Nothing
+            changes for a text of at most 512 tokens; longer ones are read whole unless
+            ``max_length`` is given along with it.
         sink: a token to begin every text with and leave out of the pool; True takes the
             checkpoint's own (its BOS or CLS token if it names none).
         template: what is encoded, with ``{text}`` once.
@@ -76,7 +82,8 @@ def load(
         pooling: a name in ``lab.pooling.POOLINGS``; default the checkpoint's own, else mean.
         layers: a hidden state (0 = embeddings, -1 = last), a name in ``LAYER_MIXES``, or "learned".
         padding_side: "left" or "right"; default the tokenizer's. It never changes an embedding.
-        max_length: tokens after which a text is cut.
+        max_length: tokens after which a text is cut; default the tokenizer's, none with an
+            extension.
         device: torch device; default the GPU if there is one.
         dtype: of the weights: float32, bfloat16, float16; default that of a saved lab model, else
             float32.
@@ -109,6 +116,7 @@ def load(
     changes = {
         "attention": attention,
         "temperature": temperature,
+        "extension": extension,
         "sink": sink,
         "template": template,
         "pool_template": pool_template,
@@ -124,7 +132,8 @@ def load(
 def variant(model: EmbeddingModel, **changes: Any) -> EmbeddingModel:
     """A second model with the same weights in memory and some settings changed (see ``load``).
 
-    ``None`` brings a setting back to its default; padding side and length to those at loading.
+    ``None`` brings a setting back to its default; padding side and length to those at loading. A
+    change of ``extension`` without ``max_length`` does that to the length.
 
     Raises:
         LookupError, ValueError: an unknown or impossible setting, with what is possible; one that
@@ -152,6 +161,7 @@ def settings(model: EmbeddingModel) -> dict[str, Any]:
         "checkpoint": model.lab_name,
         "attention": encoder.attention,
         "temperature": encoder.temperature,
+        "extension": encoder.extension,
         "sink": encoder.sink,
         "template": encoder.template if templated else None,
         "template_pooled": ("pooled" if encoder.pool_template else "left out")
@@ -248,6 +258,8 @@ def _configure(model: EmbeddingModel, **changes: Any) -> None:
     for key in changes:
         if key not in now:
             raise LookupError(unknown("setting", key, now))
+    if "extension" in changes:
+        now["max_length"] = None  # long texts are what it is for
     if "layers" in changes:
         now["layers"], model[1] = _layer_mix(changes.pop("layers"), model)
     if isinstance(changes.get("sink"), bool):

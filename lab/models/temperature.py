@@ -1,32 +1,19 @@
 """The attention temperature: softmax(logits / temperature), on any architecture.
 
-Registered attention functions are wrapped under their own names, so that every name-based branch
-upstream stays valid; where a model writes its attention inline, the softmax that its attention
-module calls is intercepted. Both leave an untouched module exactly as it was.
+How logits are reached is in :mod:`lab.models.interception`.
 """
 
 import math
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from transformers import AttentionInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lab.models.architecture import (
-    architecture,
-    attention_modules,
-    backbone,
-    depth,
-    layers,
-    uses_interface,
-)
+from lab.models.architecture import architecture, attention_modules, backbone, depth, layers
+from lab.models.interception import inside, install
 
 
 @dataclass(frozen=True)
@@ -95,26 +82,27 @@ def set_temperature(model: nn.Module, temperature: Temperature | None) -> None:
             (ALBERT) with one temperature per layer; log-n with a soft cap (Gemma 2).
     """
     name = architecture(model)
-    modules: list[tuple[int, Any]] = attention_modules(model)  # Any: they get attributes of ours
+    modules = attention_modules(model)
     if temperature and not modules:
         raise ValueError(f"{name} has no dot-product attention, so it has no attention temperature")
     if temperature and len(temperature.values) > 1 and len(layers(model)) < depth(model):
         raise ValueError(f"all layers of {name} are one module; give it one temperature")
-    softcap = getattr(backbone(model).config.get_text_config(), "attn_logit_softcapping", None)
-    if temperature and temperature.reference_length and softcap:
-        raise ValueError(
-            f"{name} caps its logits with one number for all texts, so log-n "
-            "temperatures can't act on it; give a number"
-        )
+    if temperature and temperature.reference_length:
+        _refuse_soft_cap(model, "log-n temperatures")
     for layer, module in modules:
         inverse = 1.0 / temperature.of_layer(layer) if temperature else None
-        module._lab_inverse = None if inverse == 1.0 else inverse
-        module._lab_by_length = bool(temperature and temperature.reference_length)
-        if not uses_interface(type(module).forward) and not getattr(module, "_lab_hooked", False):
-            module.register_forward_pre_hook(_enter_inline)
-            module.register_forward_hook(_leave_inline, always_call=True)
-            module._lab_hooked = True
+        inside(module).inverse = None if inverse == 1.0 else inverse
+    if temperature:
+        install(model)
     model._lab_temperature = temperature  # type: ignore[assignment]
+
+
+def _refuse_soft_cap(model: nn.Module, what: str) -> None:
+    if getattr(backbone(model).config.get_text_config(), "attn_logit_softcapping", None):
+        raise ValueError(
+            f"{architecture(model)} caps its logits with one number for all texts, so {what} "
+            "can't act on it; give a number"
+        )
 
 
 @contextmanager
@@ -129,7 +117,7 @@ def temperature_of_batch(model: nn.Module, mask: Tensor) -> Iterator[None]:
     if temperature is None:
         yield
         return
-    _wrap_registered(backbone(model).config._attn_implementation)
+    install(model)
     if not temperature.reference_length:
         yield
         return
@@ -140,112 +128,37 @@ def temperature_of_batch(model: nn.Module, mask: Tensor) -> Iterator[None]:
             "turn one of the two off"
         )
     inverse = temperature.inverse_by_length(mask.sum(-1))
-    modules: list[Any] = [module for _, module in attention_modules(model)]
+    modules = [module for _, module in attention_modules(model)]
     try:
         for module in modules:
-            module._lab_inverse = inverse.to(next(model.parameters()).dtype)
+            inside(module).inverse = inverse.to(next(model.parameters()).dtype)
         yield
     finally:
         for module in modules:
-            module._lab_inverse = None
+            inside(module).inverse = None
 
 
-def _inverse_of(module: nn.Module) -> "float | Tensor | None":
-    """What the logits of this attention module are multiplied with; None leaves them alone."""
-    return getattr(module, "_lab_inverse", None)
+@contextmanager
+def inverse_temperatures(model: nn.Module, inverse: Tensor) -> Iterator[None]:
+    """For the length of a block, one tensor (layer,) of 1 / temperature, through which a gradient
+    passes: to learn temperatures. What was set before comes back.
 
-
-def _own_eager(module: nn.Module) -> Callable[..., Any]:
-    """The ``eager_attention_forward`` of the modelling file that a module's class comes from."""
-    for kind in type(module).__mro__:
-        found = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
-        if found is not None:
-            return found
-    raise ValueError(f"{type(module).__name__} has no eager attention; use sdpa")
-
-
-def _scale_arguments(inverse: "float | Tensor", query: Tensor, kwargs: dict[str, Any]) -> Tensor:
-    """Divide logits by acting on what they are made of; returns the query, edits ``kwargs``."""
-    bias = kwargs.get("position_bias")
-    if isinstance(inverse, Tensor):
-        inverse = inverse.view(-1, 1, 1, 1)
-        if bias is not None:
-            kwargs["position_bias"] = bias * inverse
-        return query * inverse
-    scaling = kwargs.get("scaling")
-    kwargs["scaling"] = (query.shape[-1] ** -0.5 if scaling is None else scaling) * inverse
-    if kwargs.get("softcap") is not None:
-        kwargs["softcap"] = kwargs["softcap"] * inverse
-    if bias is not None:
-        kwargs["position_bias"] = bias * inverse
-    return query
-
-
-def _wrap_registered(name: str) -> None:
-    """Wrap the attention function registered under ``name``, once per process, under its name."""
-    current = ALL_ATTENTION_FUNCTIONS._global_mapping.get(name)
-    if getattr(current, "_lab", False):
-        return
-
-    def attention(module: nn.Module, query: Tensor, *args: Any, **kwargs: Any) -> Any:
-        inverse = _inverse_of(module)
-        if inverse is not None:
-            query = _scale_arguments(inverse, query, kwargs)
-        return (current or _own_eager(module))(module, query, *args, **kwargs)
-
-    attention._lab = True  # type: ignore[attr-defined]
-    AttentionInterface.register(name, attention)
-
-
-_INLINE = threading.local()
-_SOFTMAX = {torch.softmax, torch.nn.functional.softmax, Tensor.softmax}
-
-
-class _InlineTemperature(TorchFunctionMode):
-    """While one attention module runs, multiply what enters its softmax."""
-
-    def __init__(self, inverse: "float | Tensor") -> None:
-        super().__init__()
-        self.inverse = inverse
-
-    def _scaled(self, logits: Tensor) -> Tensor:
-        inverse = self.inverse
-        if isinstance(inverse, Tensor):
-            if logits.ndim != 4 or len(logits) != len(inverse):
-                raise ValueError(
-                    "log-n temperatures need logits (batch, head, query, key); this "
-                    f"model has {tuple(logits.shape)}; give a number"
-                )
-            inverse = inverse.view(-1, 1, 1, 1)
-        # Masked logits sit at finfo.min; dividing by a temperature below 1 would make them -inf
-        # and a fully masked row NaN.
-        return (logits * inverse).clamp(min=torch.finfo(logits.dtype).min)
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in _SOFTMAX and args and args[0].ndim >= 3:
-            args = (self._scaled(args[0]), *args[1:])
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            inverse = self.inverse
-            inverse = inverse.view(-1, 1, 1, 1) if isinstance(inverse, Tensor) else inverse
-            args = (args[0] * inverse, *args[1:])
-            mask = kwargs.get("attn_mask")
-            if mask is not None and mask.is_floating_point():
-                kwargs["attn_mask"] = (mask * inverse).clamp(min=torch.finfo(mask.dtype).min)
-        return func(*args, **kwargs)
-
-
-def _enter_inline(module: nn.Module, _: Any) -> None:
-    inverse = _inverse_of(module)
-    mode = _InlineTemperature(inverse) if inverse is not None else None
-    _INLINE.stack = [*getattr(_INLINE, "stack", []), mode]
-    if mode is not None:
-        mode.__enter__()
-
-
-def _leave_inline(module: nn.Module, *_: Any) -> None:
-    *_INLINE.stack, mode = _INLINE.stack
-    if mode is not None:
-        mode.__exit__(None, None, None)
+    Raises:
+        ValueError: not one number per layer; what :func:`set_temperature` refuses; log-n scaling.
+    """
+    own: Temperature | None = getattr(model, "_lab_temperature", None)
+    if inverse.shape != (depth(model),):
+        raise ValueError(
+            f"one inverse temperature per layer wanted, ({depth(model)},); got "
+            f"{tuple(inverse.shape)}"
+        )
+    if own and own.reference_length:
+        raise ValueError("temperatures can't be learned on top of log-n scaling; take that off")
+    _refuse_soft_cap(model, "learned temperatures")
+    set_temperature(model, Temperature((1.0,) * depth(model)))
+    try:
+        for layer, module in attention_modules(model):
+            inside(module).inverse = inverse[layer : layer + 1]
+        yield
+    finally:
+        set_temperature(model, own)

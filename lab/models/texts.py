@@ -1,4 +1,4 @@
-"""Texts to token ids: template, sink, cut to length, what is pooled, batches.
+"""Texts to token ids: template, sink, cut to length, what is pooled, windows, batches.
 
 What is cut from a text that is too long is the end of the *text*: the rest of its template and the
 special tokens after it stay, so that the last token keeps its meaning. Texts that can't be embedded
@@ -64,12 +64,14 @@ class TokenisedText:
         ids: token ids, special tokens, template and sink included.
         pool: for each id, whether it takes part in the pooling.
         prefix: how many leading ids lie before the text (sink, BOS, instruction).
+        suffix: how many ids lie after it (rest of the template, EOS or SEP).
         cut: how many tokens of the text were left out because the model is too short.
     """
 
     ids: list[int]
     pool: list[bool]
     prefix: int
+    suffix: int
     cut: int
 
 
@@ -135,7 +137,8 @@ def tokenise(
                 own or (place > prefix and ids[place] in special_ids)
                 for place, own in enumerate(inside)
             ]
-        result.append(TokenisedText(ids, pool, prefix, cut))
+        suffix = inside[::-1].index(True)
+        result.append(TokenisedText(ids, pool, prefix, suffix, cut))
     return result
 
 
@@ -148,6 +151,46 @@ def _cut(ids: list[int], inside: list[bool], limit: int) -> tuple[list[int], lis
     drop = set(own[-cut:])
     kept = [place for place in range(len(ids)) if place not in drop]
     return [ids[place] for place in kept], [inside[place] for place in kept], cut
+
+
+def windows(text: TokenisedText, length: int) -> list[TokenisedText]:
+    """The parallel windows of a text: at most ``length`` ids each, what is around the text in all.
+
+    The last window holds the last tokens of the text and overlaps the one before it (LongEmbed,
+    arXiv:2404.12096, section 3). A text of at most ``length`` ids is its own only window.
+
+    Raises:
+        ValueError: what is around the text leaves no room in a window.
+    """
+    if len(text.ids) <= length:
+        return [text]
+    end = len(text.ids) - text.suffix
+    room = length - text.prefix - text.suffix
+    if room < 1:
+        raise ValueError(
+            f"template, prompt and special tokens take {text.prefix + text.suffix} tokens, which "
+            f"leaves no room for a text in a window of {length}; shorten them or lengthen it"
+        )
+
+    def window(start: int) -> TokenisedText:
+        ids, pool = (
+            [*row[: text.prefix], *row[start : start + room], *row[end:]]
+            for row in (text.ids, text.pool)
+        )
+        return TokenisedText(ids, pool, text.prefix, text.suffix, cut=0)
+
+    return [window(min(start, end - room)) for start in range(text.prefix, end, room)]
+
+
+def mean_of_windows(pooled: Tensor, counts: Tensor | None) -> Tensor:
+    """(..., text, dim) the mean over each text's windows of (..., window, dim), in float32.
+
+    ``counts`` (text,) says how many windows a text has; None: there are no windows to merge.
+    """
+    if counts is None:
+        return pooled
+    parts = pooled.split(counts.tolist(), -2)
+    return torch.stack([part.float().mean(-2) for part in parts], -2).to(pooled.dtype)
 
 
 def collate(texts: Sequence[TokenisedText], pad: int, left: bool) -> dict[str, Any]:

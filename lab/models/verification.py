@@ -7,6 +7,7 @@ when it is configured: a handful of forward passes over five tokens.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from lab.models import architecture
 from lab.models.architecture import is_decoder, probe_ids
 from lab.models.attention import MODES, prepare
 from lab.models.encoder import Encoder
+from lab.models.extension import Extension
 from lab.models.temperature import Temperature, set_temperature
 
 LENGTH, PREFIX = 5, 3  # tokens of the probe, and of its instruction
@@ -22,19 +24,14 @@ PADS = [(0, 0), (3, 0), (0, 3)]  # pads to the left and to the right of the toke
 NOT_FINITE = "its states are not finite"
 
 
-@torch.no_grad()
 def verify(encoder: Encoder) -> None:
-    """Check that attention, padding and temperature do what the settings say.
+    """Check that attention, padding, temperature and extension do what the settings say.
 
     Raises:
         ValueError: something does not act; names the architecture, the backend and what it can do.
     """
-    training = encoder.model.training
-    encoder.model.eval()
-    try:
+    with architecture.evaluating(encoder.model):
         _verify(encoder)
-    finally:
-        encoder.model.train(training)
 
 
 def _verify(encoder: Encoder) -> None:
@@ -53,11 +50,17 @@ def _verify(encoder: Encoder) -> None:
             f"{encoder.attention!r}: {wrong}; it can do {', '.join(can)}"
         )
     temperature = Temperature.parse(encoder.temperature, architecture.depth(encoder.model))
-    if temperature and (*temperature.values, temperature.reference_length) != (1.0, None):
+    if temperature and {*temperature.values, temperature.reference_length} != {1.0, None}:
         if not _temperature_acts(encoder, temperature):
             raise ValueError(
                 f"the temperature does not reach the attention of {name} with "
                 f"{backend}; try attn_implementation='eager'"
+            )
+    if encoder.extends and not encoder.extends.windows:
+        wrong = _extension_is_wrong(encoder, encoder.extends)
+        if wrong:
+            raise ValueError(
+                f"{name} with {backend} attention can't do extension={encoder.extension!r}: {wrong}"
             )
 
 
@@ -150,6 +153,25 @@ def _temperature_acts(encoder: Encoder, temperature: Temperature) -> bool:
         untouched = _last_states(encoder, ids, PADS[:1])
     with _temporarily(encoder, tried, temperature):
         return not torch.equal(_last_states(encoder, ids, PADS[:1]), untouched)
+
+
+def _extension_is_wrong(encoder: Encoder, own: Extension) -> str:
+    """An empty string, or what an extension does not do; it is tried with a short length."""
+    ids, method = probe_ids(encoder.model, LENGTH), own.method
+
+    def tried(numbers: tuple[float, ...] | None, pads: list[tuple[int, int]]) -> Tensor:
+        encoder.extends = replace(own, numbers=numbers) if numbers else None
+        return _last_states(encoder, ids, pads)
+
+    try:
+        plain, alone = tried(None, PADS[:1]), tried(method.trial, PADS[:1])
+        if torch.equal(plain, alone):
+            return "it does not reach the positions"
+        if method.neutral and _padding_is_wrong(plain, tried(method.neutral, PADS[:1])):
+            return "it changes the states even when it moves no position"
+        return _padding_is_wrong(alone, tried(method.trial, PADS[1:]))
+    finally:
+        encoder.extends = own
 
 
 @contextmanager

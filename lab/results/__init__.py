@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 
 from lab.registry import unknown
-from lab.results.reported import against_reported, claims, reported, setting
+from lab.results.reported import against_gains, against_reported, claims, reported, setting
 
 __all__ = [
     "COLUMNS",
     "COMPARISON_COLUMNS",
+    "against_gains",
     "against_reported",
     "claims",
     "comparison_table",
@@ -36,7 +37,7 @@ __all__ = [
     "validate",
 ]
 
-VERSION = "2"
+VERSION = "3"
 TEXT, WHOLE, NUMBER = "str", "Int64", "float64"
 KINDS: dict[str, tuple[type, ...]] = {TEXT: (str,), WHOLE: (int,), NUMBER: (int, float)}
 
@@ -61,9 +62,11 @@ RESULTS = Schema(
     "results",
     {
         **dict.fromkeys(["notebook", "checkpoint", "attention", "temperature"], TEXT),
-        **dict.fromkeys(["sink", "template", "template_pooled"], TEXT),
+        **dict.fromkeys(["extension", "sink", "template", "template_pooled"], TEXT),
         **{"max_length": WHOLE, "layer": WHOLE, "pooling": TEXT, "layer_mix": TEXT},
-        **dict.fromkeys(["repair", "dataset", "split", "probe", "metric", "form"], TEXT),
+        **dict.fromkeys(["repair", "dataset", "split"], TEXT),
+        **{"bin": TEXT, "length": WHOLE, "position": NUMBER},
+        **dict.fromkeys(["probe", "metric", "form"], TEXT),
         **dict.fromkeys(["value", "low", "high"], NUMBER),
         **dict.fromkeys(["n", "dim", "truncated", "seed"], WHOLE),
     },
@@ -74,8 +77,8 @@ RESULTS = Schema(
 COMPARISONS = Schema(
     "comparisons",
     {
-        **dict.fromkeys(["notebook", "checkpoint", "dataset", "split", "probe", "metric"], TEXT),
-        **dict.fromkeys(["setting", "baseline"], TEXT),
+        **dict.fromkeys(["notebook", "checkpoint", "dataset", "split", "bin"], TEXT),
+        **dict.fromkeys(["probe", "metric", "setting", "baseline"], TEXT),
         **dict.fromkeys(["difference", "low", "high", "p", "p_holm", "p_min"], NUMBER),
         **{"test": TEXT, "effect": NUMBER, "n": WHOLE, "seed": WHOLE},
     },
@@ -111,7 +114,7 @@ def comparison_table(
 ) -> pd.DataFrame:
     """The validated table of what ``stats.compare_all`` gave, with ``context`` in each row.
 
-    ``context``: notebook, checkpoint, dataset, split, seed. Correction for multiplicity is per
+    ``context``: notebook, checkpoint, dataset, split, bin, seed. Correction for multiplicity is per
     ``compare_all``: comparisons of one question belong into one call.
     """
     frames = [compared] if isinstance(compared, pd.DataFrame) else list(compared)

@@ -19,6 +19,7 @@ SETTING = (
     "pooling",
     "layer_mix",
     "temperature",
+    "extension",
     "sink",
     "template",
     "template_pooled",
@@ -92,6 +93,32 @@ def against_reported(comparisons: pd.DataFrame, paper: str | None = None) -> pd.
             rows.append({**claim, "outcome": "not measured"})
     measured = ["checkpoint", "measured_on", "difference", "low", "high", "p_holm"]
     return pd.DataFrame(rows, columns=[*CLAIM, *measured, "outcome"])
+
+
+def against_gains(comparisons: pd.DataFrame, paper: str) -> pd.DataFrame:
+    """Each gain that a paper reports beside each of our comparisons, which are of its change.
+
+    For papers that state a difference and no setting (``metric`` "gain" in ``data/reported.csv``).
+    The caller picks the comparisons that are of the paper's change: TempScale against no
+    temperature, say. ``outcome`` goes by the sign of our interval, as in :func:`against_reported`:
+    theirs are other models and other data, so only the order can be tested.
+
+    Raises:
+        LookupError: the paper reports no gain.
+    """
+    numbers = reported(paper)
+    numbers = numbers[numbers["metric"] == "gain"]
+    if numbers.empty:
+        raise LookupError(f"no gain of {paper} is recorded in data/reported.csv")
+    about = ["paper", "arxiv", "source", "provenance", "model", "dataset", "value", "scale_note"]
+    claimed = numbers[about].rename(columns={"value": "reported_gain"})
+    rows = [
+        {**claim, **_verdict(1, row), "bin": row["bin"], "setting": row["setting"]}
+        for claim in claimed.to_dict("records")
+        for row in comparisons.to_dict("records")
+    ]
+    measured = ["checkpoint", "measured_on", "bin", "setting", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=[*claimed.columns, *measured, "p_holm", "outcome"])
 
 
 def _verdict(sign: int, row: Mapping[str, Any]) -> dict[str, object]:
