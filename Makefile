@@ -28,6 +28,9 @@ reproduce: install  ## run the series on the embedded models, then write the pag
 	$(BIN)/lab run 01
 	$(BIN)/lab run 02
 	$(BIN)/lab run 03
+	$(BIN)/lab run 04
+	$(BIN)/lab run 05
+	$(BIN)/lab run 06
 	$(BIN)/lab export runs --out site
 	@echo "open site/index.html"
 

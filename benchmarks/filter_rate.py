@@ -1,4 +1,4 @@
-"""The filter rate of attention maps against dense singular values, and what a model's analysis costs.
+"""The filter rate of attention maps against dense singular values; the analysis of a model.
 
     python benchmarks/filter_rate.py [--quick] [--out FILE] [--threads N]
 

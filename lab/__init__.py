@@ -12,7 +12,8 @@
       -> figures, runs, an offline page                                 lab.plotting, runner, export
 
 ``lab.grid`` scores every design of a model on a data set, ``lab.spaces`` measures, repairs and
-scores some of them on several; ``lab.losses`` is for training.
+scores some of them on several; ``lab.collapse`` asks how all this depends on the length of a text,
+and ``lab.long_context`` what a model finds beyond its window; ``lab.losses`` is for training.
 
 Importing ``lab`` imports nothing else: each module pulls in what it needs when it is needed.
 """

@@ -11,7 +11,8 @@ from lab.paths import ROOT
 # A module imports from earlier rows only: neither from a later one nor from its own.
 LAYERS = [
     "paths registry shapes reading collapse",
-    "collapse.filter_rate collapse.membership",
+    "collapse.maps collapse.membership",
+    "collapse.filter_rate",
     "manifest stats.weighted stats.significance losses",
     "pooling projections stats stats.jackknife results.reported data.sources "
     "data.templates data.layouts",
@@ -40,6 +41,7 @@ LAYERS = [
     "models",
     "readout collapse.cutting collapse.learning collapse.candidates",
     "collapse.mechanism",
+    "collapse.summary",
     "grid anisotropy.occurrences repairs.module",
     "anisotropy.contextual spaces",
     "collapse.trials",

@@ -214,6 +214,27 @@ def test_settings_of_a_lab_model_act():
     assert features["input_ids"].shape[1] > len("another")
 
 
+def test_a_model_that_runs_while_maps_of_another_are_read_disturbs_neither():
+    model, other = (models.load("random:mpnet", seed=seed) for seed in (0, 1))
+    sharp = models.variant(other, temperature=0.5)
+    features = model.encoder.collate(model.encoder.tokenise(["a text", "another"]))
+    alone, kept, within = [], [], []
+    read_maps(model, features, lambda layer, maps, value: alone.append(maps))
+    expected = [one.encode(["q"]) for one in (other, sharp)]
+
+    def look(layer, maps, value):
+        kept.append(maps)
+        within.append([one.encode(["q"]) for one in (other, sharp)])
+
+    read_maps(model, features, look)
+    for ours, plain in zip(kept, alone, strict=True):
+        assert torch.equal(ours, plain)
+    assert len(within) == 3
+    assert all((one == two).all() for rows in within for one, two in zip(rows, expected, strict=1))
+    assert torch._C._len_torch_function_stack() == 0
+    assert (sharp.encode(["q"]) == expected[1]).all()
+
+
 def test_a_backend_that_keeps_its_weights_is_named(monkeypatch):
     model = build("llama")
     monkeypatch.setattr(type(model), "set_attn_implementation", lambda self, name: None)

@@ -197,6 +197,17 @@ def test_most_cuts_every_bin_with_its_classes_in_proportion(topics, rng):
         assert (np.abs(counts - 41 * share) < 1).all()
 
 
+def test_a_class_that_most_would_leave_nothing_of_is_refused_by_name(rng):
+    labels = ["a"] * 60 + ["b"] * 38 + ["c", "d"]
+    data = dataset("clustering", names(200), {"text": np.arange(200), "label": labels * 2})
+    lengths = [5] * 100 + [15] * 100
+    with pytest.raises(ValueError, match=r"most=20 leaves nothing of 'c', 'd', .* 1 of 100 units "
+                       r"in each bin; raise most \(100 is enough\)"):  # fmt: skip
+        split_by_length(data, lengths, [0, 10, 20], least=5, most=20, rng=rng)
+    for one in split_by_length(data, lengths, [0, 10, 20], least=5, most=100, rng=rng).values():
+        assert set(one.frame["label"]) == set("abcd")
+
+
 def test_the_draw_is_that_of_the_generator(topics):
     data, lengths = topics
     frames = [
@@ -374,6 +385,7 @@ def test_documents_are_cut_and_queries_are_not(llama, corpus):
     assert [found.texts[place] for place in found.queries] == corpus.texts[:2]
     assert [found.texts[place] for place in found.documents] == ["snow in j", "rain is w", "ice"]
     assert len(found.texts) == len(set(found.texts)) == 5
+    assert found.n == 2
 
 
 def test_of_documents_that_become_equal_the_highest_judgement_counts(llama, corpus):

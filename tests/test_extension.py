@@ -576,6 +576,8 @@ def test_masks_that_are_kept_as_buffers_limit_the_length():
     assert models.load("random:gpt_neo", extension="parallel-windows/9").encoder.max_length is None
     with pytest.raises(ValueError, match=r"outside 1 \.\. 514"):
         models.load("random:gpt_neo", extension="grouped/300", max_length=515)
+    with pytest.raises(ValueError, match="max_length must be 1 or more; got 0"):
+        models.load("random:llama", extension="grouped/300", max_length=0)
 
 
 # --- a setting like others ---------------------------------------------------------------------
@@ -647,6 +649,9 @@ def test_what_does_not_act_is_an_error(monkeypatch):
         ("grouped/12.5", ValueError, "not of the form"),
         ("grouped/-3", ValueError, "not of the form"),
         ("grouped/x", ValueError, "not of the form"),
+        ("grouped/1_0", ValueError, "not of the form"),
+        ("grouped/ 12", ValueError, "not of the form"),
+        ("ntk/12/1_0.5", ValueError, "not of the form"),
         ("grouped/12/3", ValueError, "not of the form"),
         ("grouped/12+ntk/12", ValueError, "one extension at a time"),
         ("grouped/515", ValueError, "llama has 514 positions; L = 515 is more"),

@@ -126,8 +126,8 @@ def test_it_is_right_at_512_tokens(kind):
 
 
 def test_a_value_just_above_many_others_is_not_missed():
-    # One start vector misses it in one of a hundred such maps, and is then off by a percent.
-    maps = heads(256, maps=40, seed=7).float()
+    # With one start vector in place of BLOCK, one of these maps is off by 0.4 percent.
+    maps = heads(256, maps=40, seed=8).float()
     torch.testing.assert_close(filter_rate(maps).double(), dense(maps), rtol=1e-3, atol=0)
 
 
@@ -238,6 +238,15 @@ def test_pads_are_cut_whatever_they_hold(side, filler, n):
     torch.testing.assert_close(
         contraction(padded, wide, mask), contraction(maps, values), equal_nan=True
     )
+
+
+@pytest.mark.parametrize("gap", [1, 37, 60])
+def test_the_start_is_the_same_wherever_the_pads_are(gap):
+    maps = gaussian(200, 0.3).float()
+    padded = torch.nn.functional.pad(maps, (gap, 60 - gap, gap, 60 - gap))
+    mask = torch.zeros(4, 260, dtype=torch.bool)
+    mask[:, gap : gap + 200] = True
+    torch.testing.assert_close(filter_rate(padded, mask), filter_rate(maps), rtol=1e-6, atol=0)
 
 
 def test_masks_of_a_batch_go_with_all_heads_and_texts_differ():

@@ -286,6 +286,13 @@ def test_numbers_that_are_not_positive_are_refused(llama, search, option, value)
         learn_temperatures(llama, search, **{"steps": 1, option: value})
 
 
+@pytest.mark.parametrize("option", ["steps", "batch"])
+@pytest.mark.parametrize("value", [2.5, 3.0, True])
+def test_counts_that_are_no_whole_numbers_are_refused(llama, search, option, value):
+    with pytest.raises(TypeError, match=f"{option} is a whole number; got {value}"):
+        learn_temperatures(llama, search, **{"steps": 1, option: value})
+
+
 def test_a_gradient_that_is_not_finite_names_the_step(llama, search, monkeypatch):
     steps = []
 

@@ -128,8 +128,9 @@ def test_attention_that_is_written_inline_has_no_contraction():
     assert frame.loc[frame["layer"] > 0, "filter_rate"].notna().all()
 
 
-def test_causal_models_come_with_their_reference(llama, bert):
-    frame = measure(llama, TEXTS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_causal_models_come_with_their_reference(llama, bert, side):
+    frame = measure(models.variant(llama, padding_side=side), TEXTS)
     deeper = frame[frame["layer"] > 0]
     expected = [uniform_causal(length) for length in deeper["length"]]
     np.testing.assert_allclose(deeper["uniform_causal"], expected)
@@ -145,8 +146,8 @@ def test_settings_of_the_model_are_columns_and_act(bert):
     assert set(frame["template"]) == {"say: {text}"}
     assert plain["temperature"].isna().all()
     assert (frame["length"] - plain["length"] == len("say: ")).all()
-    assert {"checkpoint", "attention", "max_length"} < set(frame)
-    assert {"pooling", "repair", "layer_mix"}.isdisjoint(frame)
+    assert {"checkpoint", "attention", "extension"} < set(frame)
+    assert {"pooling", "repair", "layer_mix", "max_length"}.isdisjoint(frame)
 
 
 def test_attention_is_sharper_at_a_lower_temperature(bert):
@@ -155,6 +156,16 @@ def test_attention_is_sharper_at_a_lower_temperature(bert):
         for value in (0.5, 1.0, 2.0)
     }
     assert entropy[0.5].mean()[1] < entropy[1.0].mean()[1] < entropy[2.0].mean()[1]
+
+
+def test_a_text_of_one_token_does_not_show_whether_a_model_is_causal():
+    for attention in ("causal", "bidirectional"):
+        model = models.load("random:llama", attention=attention)
+        single = processors.TemplateProcessing(single="$A")
+        model.tokenizer.backend_tokenizer.post_processor = single
+        frame = measure(model, ["x", "xy"])
+        references = frame[frame["layer"] > 0].groupby("text")["uniform_causal"]
+        assert references.count().tolist() == [0, 3 if attention == "causal" else 0]
 
 
 def test_a_text_of_one_token_has_nothing_to_filter():
@@ -248,6 +259,17 @@ def test_texts_that_are_cut_are_said_once(bert):
         frame = measure(short, [*TEXTS[:1], "x", *TEXTS[2:3], "A third long text"])
     assert len(caught) == 1
     assert frame["length"].max() == 8
+
+
+def test_one_text_cut_to_several_lengths_has_a_slope(bert):
+    texts = ["Two dogs run through deep snow, barking at a hare.", "A clock struck nine again."]
+    frames = []
+    for length in (8, 16, 24):
+        with pytest.warns(TruncationWarning, match="2 of 2 texts"):
+            frames.append(measure(models.variant(bert, max_length=length), texts))
+    frame = pd.concat(frames)
+    assert list(slope(frame, seed=0)["n"]) == [2, 2, 2]
+    assert set(summarise(frame, seed=0)["length"]) == {8, 16, 24}
 
 
 @pytest.mark.parametrize("layer", [0, 1])

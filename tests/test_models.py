@@ -299,6 +299,39 @@ def test_a_bad_setting_is_refused(settings, error, message):
 
 
 @pytest.mark.parametrize(
+    "refused",
+    [
+        {"max_length": 10**9},
+        {"max_length": 0, "extension": "grouped/5"},
+        {"sink": "zzz"},
+        {"padding_side": "x"},
+        {"attention": "both"},
+        {"pooling": "maen"},
+        {"layers": [9]},
+        {"template": "no slot"},
+        {"extension": "grouped/515"},
+        {"temperature": [1.0, 2.0]},
+    ],
+)
+def test_settings_of_which_one_is_refused_change_nothing(refused):
+    model = models.load("random:llama", temperature=0.7, padding_side="left", max_length=60)
+    before, expected = models.settings(model), model.encode(TEXTS)
+    others = {"temperature": 0.3, "attention": "bidirectional", "pooling": "max", "max_length": 9}
+    with pytest.raises((ValueError, LookupError)):
+        model.encoder.configure(**{**others, "padding_side": "right", **refused})
+    assert models.settings(model) == before
+    assert np.array_equal(model.encode(TEXTS), expected)
+
+
+def test_a_soft_cap_that_refuses_a_temperature_leaves_the_attention_alone():
+    model = models.load("random:gemma2")
+    expected = model.encode(TEXTS)
+    with pytest.raises(ValueError, match="caps its logits"):
+        model.encoder.configure(attention="bidirectional", temperature="log-n/8", sink="<s>")
+    assert np.array_equal(model.encode(TEXTS), expected)
+
+
+@pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
         (

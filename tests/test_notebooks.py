@@ -32,6 +32,12 @@ SMALL = {
     "n": 12, "n_dev": 12, "n_test": 12, "n_tasks": 8, "n_labels": 24,
     "control": "random:bert", "middle": 2, "n_texts": 60, "n_cloud": 200, "largest": 400,
     "n_pairs": 20, "n_queries": 20, "components": 4, "max_length": 24,
+    "n_decoder": 12, "n_natural": 120, "n_natural_decoder": 120, "bins": 2,
+    "n_cut": 24, "n_cut_decoder": 24, "n_inside": 4,
+    "cut_lengths": [80, 120, 160], "decoder_lengths": [80, 120], "lengths": [256, 512],
+    "n_documents": 6, "window": 300, "most": 400, "decoder_window": 32,
+    "temperatures": [0.8], "decoder_temperatures": [0.8], "reference_length": 16, "longest": 48,
+    "steps": 2,
 }  # fmt: skip
 FOLDERS = ("decoder", "encoder")
 
@@ -175,7 +181,8 @@ def run(name, models, out, monkeypatch, **options):
     path = NOTEBOOKS / f"{name}.ipynb"
     declared = parameters.read(path).parameters
     small = {key: value for key, value in (SMALL | models).items() if key in declared}
-    left = {key for key, p in declared.items() if p.default in CHECKPOINTS} - set(small)
+    weights = {key for key, p in declared.items() if p.default in list(CHECKPOINTS)}
+    left = weights - set(small)
     assert not left, f"{name} would need weights: add {left} to SMALL"
     done = runner.run(path, small, out=out / "runs", threads=1, timeout=120, **options)
     assert done.state == "ok", done.line

@@ -1,11 +1,20 @@
 """What was chosen or fitted on must not be judged: found by unit, refused exactly, taken out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from lab import data
-from lab.collapse.overlap import check_disjoint, check_fit_texts, judged, overlap, without
+from lab.collapse.overlap import (
+    check_disjoint,
+    check_fit_texts,
+    check_learned_on,
+    judged,
+    overlap,
+    without,
+)
 from lab.data import Dataset
 from lab.probes import PROBES
 
@@ -73,12 +82,25 @@ def test_of_two_sets_of_pairs_the_pair_counts_in_either_order_and_the_sentence_d
 def test_between_pairs_and_other_kinds_any_text_counts():
     dev = sts("ab", "cd", "ef")
     assert overlap(dev, scored("ab", "dx")).index.tolist() == [1]
-    assert overlap(scored("ab", "dx"), dev).index.tolist() == [2]
+    assert overlap(scored("xy", "dx"), dev).index.tolist() == [2]
 
 
-def test_texts_that_a_classifier_is_fitted_on_do_not_count():
+def test_texts_that_a_classifier_is_fitted_on_count_where_they_are_judged_and_only_there():
     assert overlap(scored("a", "bc"), scored("bc", "xy")).empty
+    assert overlap(scored("a", "bc"), scored("ad", "xy")).empty
     assert overlap(scored("a", "bc"), scored("x", "cb")).index.tolist() == [1, 2]
+    assert overlap(scored("ab", "cd"), scored("xy", "be")).index.tolist() == [1]
+
+
+def test_of_learned_pairs_any_text_counts():
+    pairs = dataset("pairs", list("abcd"), anchor=[0, 2], positive=[1, 3])
+    assert overlap(pairs, sts("ax")).index.tolist() == [0]
+    assert overlap(pairs, search("d e", q="d")).index.tolist() == [1]
+    assert overlap(pairs, sts("xy")).empty
+    left = without(pairs, sts("ax"))
+    assert (left.frame["anchor"].tolist(), left.n) == ([2], 1)
+    with pytest.raises(ValueError, match="made: nothing is left"):
+        without(pairs, sts("ax", "cy"))
 
 
 def test_documents_of_one_corpus_may_be_relevant_on_both_sides_and_queries_may_not_be_shared():
@@ -108,11 +130,34 @@ def test_an_overlap_names_the_sets_the_number_and_the_first():
     test = {"[0, 9)": sts("xy"), "[9, 99)": sts("dc", "fe")}
     with pytest.raises(
         ValueError,
-        match=r"2 of 3 judged rows of the dev set 'mine' are in the test set '\[9, 99\)', the "
-        r"first: 'c \| d'; .* take lab\.collapse\.overlap\.without\(dev, \*test\)",
+        match=r"2 of 3 rows that the dev set 'mine' has are judged in the test set '\[9, 99\)', "
+        r"the first: 'c \| d'; .* take lab\.collapse\.overlap\.without\(it, \*test\)",
     ):
         check_disjoint({"other": sts("ac"), "mine": sts("ab", "cd", "ef")}, test)
     check_disjoint({"other": sts("ac")}, test)
+
+
+def test_train_rows_of_a_dev_set_may_not_be_judged_and_may_be_train_rows_of_the_test():
+    check_disjoint({"dev": scored("ab", "cd")}, {"bin": scored("ab", "ef")})
+    dev, test = scored("ab", "cd"), scored("xy", "be")
+    with pytest.raises(ValueError, match=r"1 of 4 rows that the dev set 'dev' has .* first: 'b'"):
+        check_disjoint({"dev": dev}, {"bin": test})
+    check_disjoint({"dev": without(dev, test)}, {"bin": test})
+
+
+def test_shipped_splits_with_the_same_train_rows_are_disjoint():
+    dev, test = (data.load("debian-sections", split) for split in ("dev", "test"))
+    check_disjoint({"dev": dev}, {"test": test})
+    assert without(dev, test) is dev
+
+
+def test_what_was_learned_on_may_not_be_judged_either():
+    pairs = dataset("pairs", list("abcd"), anchor=[0, 2], positive=[1, 3])
+    check_learned_on({"mine": pairs, "other": sts("ab")}, {"bin": sts("xy")})
+    with pytest.raises(ValueError, match="1 of 2 rows that the learned set 'mine' has are judged"):
+        check_learned_on({"mine": pairs}, {"bin": sts("ax")})
+    shared = search("r s", q="r"), search("r s", w="r")
+    check_learned_on({"mine": shared[0]}, {"bin": shared[1]})
 
 
 def test_fit_texts_that_are_judged_are_refused_and_documents_are_not():
@@ -136,6 +181,7 @@ def test_what_is_left_without_the_overlap_is_disjoint_and_says_what_went():
     assert judged(left).to_numpy().tolist() == [["c", "d"]]
     assert left.texts == dev.texts
     assert left.notes == ("2 rows are left out, which a test set judges too",)
+    assert left.n == 1
     check_disjoint({"dev": left}, dict(enumerate(test)))
     assert without(dev, sts("xy")) is dev
 
@@ -147,16 +193,24 @@ def test_of_retrieval_the_whole_query_goes():
     assert [dev.texts[query] for query in left.frame["query"]] == ["w"]
     np.testing.assert_array_equal(left.documents, dev.documents)
     vectors = np.eye(len(dev.texts))
-    assert PROBES["retrieval"](left, vectors, seed=0).n == 1
+    assert PROBES["retrieval"](left, vectors, seed=0).n == left.n == 1
 
 
-def test_train_rows_stay_when_texts_that_are_judged_go():
-    left = without(scored("abcd", "ef"), scored("x", "be"))
-    assert left.frame["part"].tolist() == ["train"] * 4 + ["test"]
+def test_train_rows_stay_but_those_that_are_judged():
+    left = without(scored("abcd", "ef"), scored("ax", "be"))
+    assert left.frame["part"].tolist() == ["train"] * 3 + ["test"]
+    assert left.n == 1
+
+
+def test_a_text_that_is_left_in_one_part_alone_is_no_longer_one_of_both():
+    data = replace(scored("abc", "bcd"), repeated=(1, 2))
+    assert without(data, scored("x", "by")).repeated == (2,)
 
 
 def test_a_set_of_which_nothing_would_be_left_is_refused():
-    with pytest.raises(ValueError, match="made: all that it judges is in 'made'; take another"):
+    with pytest.raises(
+        ValueError, match="made: nothing is left that is not judged in 'made'; take another"
+    ):
         without(sts("ab", "cd"), sts("ba", "dc"))
 
 

@@ -79,6 +79,32 @@ def test_bins_may_share_some_of_their_texts(rng):
         assert one.n == (12 if first == second else 18)
 
 
+def test_a_small_bin_may_have_the_first_texts_of_a_large_one(rng):
+    rows = rng.normal(size=(104, 6)) + 0.7
+    labels, texts = np.repeat([0, 1], [100, 4]), np.r_[np.arange(100), np.arange(4)]
+    found = similarity_by_length(rows, labels, texts=texts)
+    for (first, second), one in found.items():
+        expected = brute_force(rows, labels, texts, first, second, cosine)
+        assert float(one.value) == pytest.approx(expected, abs=1e-12)
+    assert found[1, 1].sizes.tolist() == [1, 1, 1, 1]
+    assert found[0, 0].sizes.tolist() == [25, 25, 25, 25]
+    for group, value in enumerate(found[0, 1].left_out):
+        keep = texts != group
+        keep[4 + 24 * group : 28 + 24 * group] = False
+        kept = rows[keep], labels[keep], texts[keep]
+        assert value == pytest.approx(brute_force(*kept, 0, 1, cosine))
+
+
+def test_bins_that_share_texts_so_that_no_groups_fit_all_are_refused_by_name(rng):
+    labels = np.repeat(["a", "b", "c", "d", "all"], [4, 4, 4, 4, 5])
+    texts = [*range(16), 0, 4, 8, 12, 16]
+    with pytest.raises(
+        ValueError,
+        match=r"bin 'all': 5 of its 5 texts are in one group of the jackknife, .* fewer bins",
+    ):
+        similarity_by_length(rng.normal(size=(21, 3)), labels, texts=texts)
+
+
 def test_the_jackknife_is_the_statistic_without_each_group_of_texts(rng):
     rows, labels, texts = pieces(rng, 12)
     found = similarity_by_length(rows, labels, texts=texts, groups=4)[16, 64]

@@ -1,5 +1,7 @@
 """Remedies against length collapse: tried alike, chosen on dev alone, judged in every bin."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,7 +99,9 @@ def test_the_default_families_are_complete_with_labels_of_their_own(llama):
     ]  # fmt: skip
     assert len({one.label for one in found}) == len(found)
     assert [one.settings["temperature"] for one in found[1:8]] == list(TEMPERATURES)
-    assert found[-1].settings == {"extension": "parallel-windows/128"}
+    length = llama.encoder.max_length  # so that windows read no more than the baseline
+    expected = {"extension": "parallel-windows/128", "max_length": length}
+    assert found[-1].settings == expected
 
 
 def test_thirds_of_the_layers_are_tempered_in_turn_and_each_layer_once():
@@ -117,6 +121,30 @@ def test_empty_sequences_leave_families_out_and_the_read_out_is_that_of_all(llam
     elsewhere = candidates(llama, pooling="max", layer=1, poolings=("mean",))
     assert {one.layer for one in elsewhere} == {1}
     assert {one.pooling for one in elsewhere if one.family != "pooling"} == {"max", "late_chunking"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "why"),
+    [
+        ({"temperatures": (0,)}, ValueError, "a positive finite number; got 0"),
+        ({"part_temperatures": (-1.0,)}, ValueError, "a positive finite number; got -1.0"),
+        ({"reference_lengths": (1,)}, ValueError, "'log-n/1' is not known"),
+        ({"learned": [0.5, 0.6]}, ValueError, "2 temperatures for 3 layers"),
+        ({"poolings": ("maen",)}, LookupError, "did you mean 'mean'"),
+        ({"pooling": "maen"}, LookupError, "did you mean 'mean'"),
+        ({"windows": (1,)}, ValueError, "not of the form parallel-windows/L"),
+    ],
+)
+def test_candidates_that_no_model_can_be_are_refused_when_they_are_made(llama, options, error, why):
+    with pytest.raises(error, match=why):
+        candidates(llama, **options)
+
+
+def test_numbers_of_numpy_are_temperatures_too(llama):
+    found = candidates(llama, temperatures=np.array([0.5, 1], dtype=np.float32),
+                       learned=np.ones(3, dtype=np.float32))  # fmt: skip
+    assert [one.settings["temperature"] for one in found[1:3]] == [0.5, 1.0]
+    assert [1.0, 1.0, 1.0] in [one.settings.get("temperature") for one in found]
 
 
 def test_a_model_of_two_layers_has_no_thirds(llama, monkeypatch):
@@ -250,11 +278,16 @@ def test_labels_that_repeat_and_a_missing_baseline_are_refused(llama, sets):
 def test_sets_that_overlap_and_repairs_that_saw_the_test_are_refused(llama, sets):
     dev, test = sets
     some = [BASE, Candidate("c", "c", repair=centring())]
-    with pytest.raises(ValueError, match=r"12 of 12 judged rows of the dev set 'again'"):
+    with pytest.raises(ValueError, match=r"12 of 12 rows that the dev set 'again' has"):
         evaluate(llama, some, fit_texts=(), dev={"again": test[LONG]}, test=test, seed=0)
     texts = test[LONG].texts[:3]
     with pytest.raises(ValueError, match="3 of the 3 texts that repairs are fitted on are judged"):
         evaluate(llama, some, fit_texts=texts, dev=dev, test=test, seed=0)
+    with pytest.raises(
+        ValueError, match="12 of 12 rows that the learned set 'mine' has are judged in the test set"
+    ):
+        evaluate(llama, some, fit_texts=(), dev=dev, test=test, seed=0,
+                 learned_on={"mine": test[SHORT]})  # fmt: skip
     other = sentences(np.random.default_rng(7), 9, 6)
     with pytest.raises(ValueError, match="fitted on the test split has seen"):
         evaluate(llama, some, fit_texts=other, dev=dev, test=test, seed=0, fit_split="test")
@@ -346,6 +379,18 @@ def test_test_scores_never_change_the_choice_and_the_first_of_equals_is_taken():
         choose(test)
     with pytest.raises(ValueError, match="no remedy was tried on a dev set"):
         choose([trial(BASE, [1.0, 1.0])])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_dev_score_that_is_not_finite_is_refused_with_candidate_and_set(value, place):
+    tried = [trial(COLD, [0.5, 0.7], "a"), trial(WARM, [0.6, 0.6], "a")]
+    candidate = (COLD, WARM)[place]
+    score = SimpleNamespace(value=value)  # as of a rank correlation where all cosines are one
+    tried[place] = Trial(candidate, "mine", False, Cell({}, score, 3))
+    name = candidate.label
+    with pytest.raises(ValueError, match=rf"'{name}' scores {value} on the dev set 'mine'"):
+        choose(tried)
 
 
 # --- judging -----------------------------------------------------------------------------------

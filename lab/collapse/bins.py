@@ -102,7 +102,8 @@ def split_by_length(
     Raises:
         LookupError: a kind of data set that no probe scores.
         TypeError, ValueError: not one length per text, bad edges; bins with too few units, by
-            name and count; fewer than two classes that are in all bins.
+            name and count; fewer than two classes that are in all bins; a class that ``most``
+            leaves nothing of.
     """
     units = _units(dataset, _whole(lengths))
     units["bin"] = label(units["length"].to_numpy(), edges)
@@ -176,6 +177,13 @@ def _quota(name: str, counts: pd.DataFrame, least: int, most: int | None) -> pd.
     exact = quota * most / quota.sum()
     shrunk = np.floor(exact).astype(int)
     shrunk.iloc[np.argsort(shrunk - exact, kind="stable")[: most - shrunk.sum()]] += 1
+    gone = [f"{one!r}" for one in quota.index[(quota > 0) & (shrunk == 0)]]
+    if gone:
+        scarcest = int(quota[quota > 0].min())
+        raise ValueError(
+            f"{name}: {most=} leaves nothing of {', '.join(gone)}, the scarcest with {scarcest} of "
+            f"{quota.sum()} units in each bin; raise most ({-(-quota.sum() // scarcest)} is enough)"
+        )
     return shrunk
 
 

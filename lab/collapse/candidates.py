@@ -15,6 +15,9 @@ from sklearn.base import clone
 from lab.collapse.bins import label as length_bin
 from lab.models import EmbeddingModel
 from lab.models.architecture import depth
+from lab.models.extension import Extension
+from lab.models.temperature import Temperature
+from lab.pooling import POOLINGS as TOKEN_POOLINGS
 from lab.repairs import Repair, all_but_the_top, centring, whitening
 
 BASELINE = "baseline"
@@ -74,11 +77,11 @@ def candidates(
     """The baseline and every family of remedies; an empty sequence leaves a family out.
 
     Args:
-        model: what the remedies are for; only its number of layers is read.
+        model: what the remedies are for; its number of layers and its length are read.
         pooling: of the baseline and of all remedies that are no pooling.
         layer: the hidden state of all candidates.
         temperatures: one for all layers (TempScale, Zhou et al. 2024, arXiv:2410.24200); with 1 in
-            it, to do nothing can be chosen. It costs a pass that the baseline has made already.
+            it, to do nothing can be chosen; that shares the pass of the baseline.
         part_temperatures: of the first, the middle or the last third of the layers alone.
         reference_lengths: L0 of log-n scaling, tau = log L0 / log n for n > L0 tokens (LongEmbed,
             arXiv:2404.12096); texts of up to L0 tokens stay as they are.
@@ -90,21 +93,26 @@ def candidates(
         windows: tokens of a chunk that the model reads alone, as a text of its own
             (``extension="parallel-windows/L"``).
         late_chunking: whether to have the pooling of that name, chunks after the whole was read.
+
+    Raises:
+        ValueError: a temperature or a window that no model takes; thirds of fewer than 3 layers.
+        LookupError: an unknown pooling.
     """
+    count = depth(model.encoder.model)
     base = Candidate(BASELINE, BASELINE, pooling=pooling, layer=layer)
 
     def tempered(family: str, label: str, temperature: object) -> Candidate:
         return replace(base, family=family, label=label, settings={"temperature": temperature})
 
     found = [base]
-    found += [tempered("temperature", f"temperature {tau:g}", tau) for tau in temperatures]
-    for tau in part_temperatures:
-        for name, values in _thirds(depth(model.encoder.model), tau).items():
+    found += [tempered("temperature", f"temperature {tau:g}", tau) for tau in _plain(temperatures)]
+    for tau in _plain(part_temperatures):
+        for name, values in _thirds(count, tau).items():
             label = f"temperature {tau:g} in the {name} third"
             found.append(tempered("temperature per layer", label, values))
     found += [tempered("log-n", f"log-n/{n}", f"log-n/{n}") for n in reference_lengths]
     if learned is not None:
-        found.append(tempered("learned temperature", "learned temperature", list(learned)))
+        found.append(tempered("learned temperature", "learned temperature", _plain(learned)))
     for one in repairs:
         found.append(replace(base, family=type(one).__name__, label=one.label, repair=one))
     if edges is not None:
@@ -118,9 +126,18 @@ def candidates(
         found.append(replace(base, family=name, label=name, pooling="late_chunking"))
     for length in windows:
         name = f"parallel-windows/{length}"
-        settings = {"extension": name}
+        settings = {"extension": name, "max_length": model.encoder.max_length}
         found.append(replace(base, family="chunk and average", label=name, settings=settings))
+    for candidate in found:
+        TOKEN_POOLINGS[candidate.pooling]
+        Temperature.parse(candidate.settings.get("temperature"), count)
+        Extension.parse(candidate.settings.get("extension"))
     return found
+
+
+def _plain(numbers: Sequence[float]) -> list[float]:
+    """Numbers of Python, where those of numpy were given."""
+    return np.asarray(numbers).tolist()
 
 
 def _thirds(layer_count: int, temperature: float) -> dict[str, list[float]]:

@@ -96,7 +96,7 @@ def cut_documents(model: EmbeddingModel, dataset: Dataset, n: int) -> Dataset:
     notes = (*dataset.notes, note, *[f"{merged} documents became equal to another"] * bool(merged))
     return replace(
         dataset, texts=texts, frame=frame, queries=np.array(list(asked.values())), documents=kept,
-        notes=notes,
+        n=len(asked), notes=notes,
     )  # fmt: skip
 
 

@@ -191,13 +191,14 @@ def _filter_rate(maps: Tensor, real: Tensor) -> Tensor:
 
 def _entropy_and_spread(maps: Tensor, real: Tensor) -> Tensor:
     """(some, 2) from one logarithm; a weight of zero adds nothing to either."""
-    known = maps > 0
-    logs = maps.log().masked_fill_(~known, 0)
-    entropy = -(maps * logs).sum((-1, -2)) / real.sum(-1)
+    known = maps.sign()
     count = known.sum(-1)
-    logs -= (logs.sum(-1) / count.clamp(min=1))[..., None]
-    deviation = logs.masked_fill_(~known, 0).norm(dim=-1) / (count - 1).clamp(min=1).sqrt()
-    spread = deviation.sum(-1) / (count > 1).sum(-1)  # 0 / 0: no row has two weights
+    logs = maps.clamp(min=torch.finfo(maps.dtype).tiny).log_().mul_(known)
+    entropy = -torch.linalg.vecdot(maps.flatten(1), logs.flatten(1)) / real.sum(-1)
+    means = logs.sum(-1) / count.clamp(min=1)
+    deviations = logs.sub_(means[..., None]).mul_(known).norm(dim=-1)
+    rows = deviations / (count - 1).clamp(min=1).sqrt()
+    spread = rows.sum(-1) / (count > 1).sum(-1)  # 0 / 0: no row has two weights
     return torch.stack([entropy, spread], -1)
 
 

@@ -81,6 +81,7 @@ def learn_temperatures(
         progress: show a bar after two seconds.
 
     Raises:
+        TypeError: steps or batch is no whole number.
         ValueError: the test split; a number out of range; too few pairs that can stand in one
             batch; an architecture that can't (ALBERT: one module for all layers; Gemma 2: capped
             logits).
@@ -93,6 +94,9 @@ def learn_temperatures(
     for name, value in {"steps": steps, "rate": rate, "loss_temperature": loss_temperature}.items():
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be a positive number; got {value}")
+    for name, count in {"steps": steps, "batch": batch}.items():
+        if isinstance(count, bool) or not isinstance(count, int | np.integer):
+            raise TypeError(f"{name} is a whole number; got {count}")
     batches = draw_batches(dataset, batch, np.random.default_rng(seed))
     logs = torch.zeros(depth(model.encoder.model), device=model.device, requires_grad=True)
     optimiser = torch.optim.Adam([logs], lr=rate)

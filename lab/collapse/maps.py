@@ -142,9 +142,9 @@ def largest_singular_value(
         if size == most or (found - largest <= GAIN * found).all():
             return found.sqrt()
         largest = found
-        for least in (LEAST * found, torch.zeros_like(found)):
-            block = torch.baddbmm(block, block @ known.mT, known, alpha=-1)
-            block = _orthonormal(block, least)
+        block = torch.baddbmm(block, rows, known, alpha=-1)
+        block = torch.baddbmm(block, block @ known.mT, known, alpha=-1)
+        block = _orthonormal(block, LEAST * found)
 
 
 def _orthonormal(block: Tensor, least: Tensor) -> Tensor:

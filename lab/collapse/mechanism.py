@@ -26,7 +26,8 @@ from lab.readout import batches_by_tokens
 
 OF_HEADS = ("filter_rate", "entropy", "spread", "contraction", "uniform_causal")
 METRICS = (*OF_HEADS, "hc_share", "token_similarity")
-AFTER_ATTENTION = ("layer", "pooling", "layer_mix", "repair")  # settings that play no part here
+# Settings that play no part here, or show in the length.
+LEFT_OUT = ("max_length", "layer", "pooling", "layer_mix", "repair")
 
 
 def measure(
@@ -56,7 +57,8 @@ def measure(
 
     Args:
         model: a lab model; its pooling and layers play no part.
-        texts: to cut them to several lengths shows length without topic.
+        texts: the same ones cut to several lengths show length without topic; variants of the
+            model with several ``max_length`` cut them, and warn.
         heads: one row a text, layer 1 .. L and ``head`` instead, without the columns of the states.
         token_budget: padded tokens a batch; default 2048 on a CPU, 32768 on a GPU.
         progress: show a bar after two seconds, unless in a batch run.
@@ -94,7 +96,7 @@ def measure(
         frame = states.merge(by_layer, "left", on=place)
     wanted = [*place, "head", *OF_HEADS] if heads else [*place, *METRICS]
     frame = frame.reindex(columns=wanted).sort_values(place, kind="stable")
-    chosen = {k: v for k, v in settings(model).items() if k not in AFTER_ATTENTION}
+    chosen = {k: v for k, v in settings(model).items() if k not in LEFT_OUT}
     named = {name: value for name, value in results.row(**chosen).items() if name in chosen}
     frame = frame.reset_index(drop=True)
     return pd.concat([pd.DataFrame(named, index=frame.index), frame], axis=1)
@@ -165,10 +167,13 @@ def _table(
 
 
 def _references(maps: Tensor, real: Tensor) -> list[float]:
-    """The filter rate of uniform attention for each text in which no token sees a later one."""
+    """The filter rate of uniform attention for each text in which no token sees a later one.
+
+    NaN for others, and for a text of one token, which has no later one to see.
+    """
     ahead = maps.triu(1).amax((1, 3)).where(real, 0).amax(-1)
     lengths = zip(real.sum(-1).tolist(), ahead.tolist(), strict=True)
-    return [math.nan if weight else uniform_causal(length) for length, weight in lengths]
+    return [math.nan if ahead or n < 2 else uniform_causal(n) for n, ahead in lengths]
 
 
 def _of_states(hidden: Tensor, real: Tensor) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import pandas as pd
 from lab.data import Dataset
 from lab.registry import unknown
 
+LEARNED = {"pairs": ["anchor", "positive"]}
 PAIRS = ("sts", "pair_classification")
 JUDGED = {
     "sts": ["first", "second"],
@@ -30,51 +31,85 @@ def judged(dataset: Dataset, *, ignored: Collection[str] = ()) -> pd.DataFrame:
     """
     if dataset.kind not in JUDGED:
         raise LookupError(unknown("kind of data set", dataset.kind, JUDGED))
+    table = seen(dataset, ignored=ignored)
+    if "part" in dataset.frame:
+        table = table[dataset.frame["part"] == "test"]
+    return table
+
+
+def seen(dataset: Dataset, *, ignored: Collection[str] = ()) -> pd.DataFrame:
+    """The texts that whatever is chosen or learned on a data set has seen, row by row.
+
+    Those of :func:`judged`, the texts that a classifier is fitted on, and of a set to learn on
+    (kind "pairs") anchors and positives.
+
+    Raises:
+        LookupError: another kind of data set.
+    """
+    columns = JUDGED | LEARNED
+    if dataset.kind not in columns:
+        raise LookupError(unknown("kind of data set", dataset.kind, columns))
     rows = dataset.frame
-    if "part" in rows:
-        rows = rows[rows["part"] == "test"]
     if "relevance" in rows:
         rows = rows[rows["relevance"] > 0]
     text = dict(enumerate(dataset.texts))
-    table = pd.DataFrame({column: rows[column].map(text) for column in JUDGED[dataset.kind]})
+    table = pd.DataFrame({column: rows[column].map(text) for column in columns[dataset.kind]})
     if "document" in table:
         table["document"] = table["document"].mask(table["document"].isin(ignored))
     return table
 
 
 def overlap(dataset: Dataset, other: Dataset) -> pd.DataFrame:
-    """The rows of :func:`judged` of the first data set that the other judges as well.
+    """The rows of :func:`seen` of the first data set that the other judges.
 
     Of two sets of pairs the pair counts, in either order: STS-B and SICK have sentences in several
     pairs. Else any text counts, but for documents in the corpora of both: queries of different
     splits search the same documents in every benchmark of retrieval.
     """
     if dataset.kind in PAIRS and other.kind in PAIRS:
-        ours = judged(dataset)
+        ours = seen(dataset)
         theirs = {frozenset(pair) for pair in judged(other).to_numpy()}
         return ours[[frozenset(pair) in theirs for pair in ours.to_numpy()]]
     both = _corpus(dataset) & _corpus(other)
-    ours = judged(dataset, ignored=both)
+    ours = seen(dataset, ignored=both)
     return ours[ours.isin(_texts(other, both)).any(axis=1)]
 
 
 def check_disjoint(dev: Mapping[str, Dataset], test: Mapping[str, Dataset]) -> None:
-    """Nothing, if the test sets judge nothing that is in a development set (:func:`overlap`).
+    """Nothing, if the test sets judge nothing that a development set has (:func:`overlap`).
+
+    The texts that its classifiers are fitted on count too; those of both sets may be the same.
 
     Raises:
         ValueError: an overlap: of which sets, in how many rows, the first of them.
         LookupError: a kind of data set that no probe scores.
     """
     for name, chosen_on in dev.items():
-        for other, judged_on in test.items():
-            found = overlap(chosen_on, judged_on)
-            if len(found):
-                first = " | ".join(text[:40] for text in found.iloc[0].dropna())
-                raise ValueError(
-                    f"{len(found)} of {len(judged(chosen_on))} judged rows of the dev set {name!r} "
-                    f"are in the test set {other!r}, the first: {first!r}; what is chosen on them "
-                    "can't be judged on them: take lab.collapse.overlap.without(dev, *test)"
-                )
+        judged(chosen_on)
+        _refuse_overlap(chosen_on, f"the dev set {name!r}", test)
+
+
+def check_learned_on(learned_on: Mapping[str, Dataset], test: Mapping[str, Dataset]) -> None:
+    """Nothing, if the test sets judge nothing that something was learned on (:func:`overlap`).
+
+    Raises:
+        ValueError: an overlap: of which sets, in how many rows, the first of them.
+        LookupError: a kind of data set that nothing is learned on, or that no probe scores.
+    """
+    for name, dataset in learned_on.items():
+        _refuse_overlap(dataset, f"the learned set {name!r}", test)
+
+
+def _refuse_overlap(dataset: Dataset, named: str, test: Mapping[str, Dataset]) -> None:
+    for other, judged_on in test.items():
+        found = overlap(dataset, judged_on)
+        if len(found):
+            first = " | ".join(text[:40] for text in found.iloc[0].dropna())
+            raise ValueError(
+                f"{len(found)} of {len(seen(dataset))} rows that {named} has are judged in the "
+                f"test set {other!r}, the first: {first!r}; what is chosen or learned on them "
+                "can't be judged on them: take lab.collapse.overlap.without(it, *test)"
+            )
 
 
 def check_fit_texts(texts: Sequence[str], test: Mapping[str, Dataset]) -> None:
@@ -96,25 +131,37 @@ def check_fit_texts(texts: Sequence[str], test: Mapping[str, Dataset]) -> None:
 
 
 def without(dataset: Dataset, *others: Dataset) -> Dataset:
-    """The data set without the rows that others judge too (:func:`overlap`).
+    """The data set without the rows that others judge (:func:`overlap`), train rows among them.
 
-    Of retrieval the whole query goes. Texts, train rows and the corpus stay.
+    Of retrieval the whole query goes. Texts, other train rows and the corpus stay; ``n`` is what is
+    left of units.
 
     Raises:
-        ValueError: no judged row is left.
-        LookupError: a kind of data set that no probe scores.
+        ValueError: nothing is left to judge or to learn on.
+        LookupError: as :func:`seen`; others that no probe scores.
     """
     frame, queries = dataset.frame, dataset.queries
     lost = frame.index.isin([row for other in others for row in overlap(dataset, other).index])
+    if not lost.any():
+        return dataset
     if queries is not None:
         gone = frame["query"][lost].unique()
         lost, queries = frame["query"].isin(gone), queries[~pd.Series(queries).isin(gone)]
-    kept = replace(dataset, frame=frame[~lost].reset_index(drop=True), queries=queries)
-    if judged(kept).empty:
-        named = ", ".join(repr(other.name) for other in others)
-        raise ValueError(f"{dataset.name}: all that it judges is in {named}; take another data set")
     note = f"{lost.sum()} rows are left out, which a test set judges too"
-    return replace(kept, notes=(*dataset.notes, note)) if lost.any() else dataset
+    notes = (*dataset.notes, note)
+    frame = frame[~lost].reset_index(drop=True)
+    kept = replace(dataset, frame=frame, queries=queries, notes=notes)
+    left = seen(kept) if kept.kind in LEARNED else judged(kept)
+    if left.empty:
+        named = ", ".join(repr(other.name) for other in others)
+        raise ValueError(
+            f"{dataset.name}: nothing is left that is not judged in {named}; take another data set"
+        )
+    if "part" in frame:
+        parts = frame.groupby("text")["part"].nunique()
+        both = tuple(text for text in kept.repeated if parts.get(text) == 2)
+        kept = replace(kept, repeated=both)
+    return replace(kept, n=len(left) if queries is None else len(queries))
 
 
 def _texts(dataset: Dataset, ignored: Collection[str]) -> set[str]:

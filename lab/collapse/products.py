@@ -77,7 +77,8 @@ def jackknives(
 
     Raises:
         ValueError: a row without label or text; a bin of fewer than 4 texts (which); two pieces of
-            a text in one bin; a value that is not finite.
+            a text in one bin; bins that share texts so that one of them would have fewer than two
+            without some group (which); a value that is not finite.
     """
     codes, names, units = membership(len(rows), labels, texts)
     _refuse_bad_bins(codes, names, units)
@@ -85,6 +86,7 @@ def jackknives(
     members = [np.flatnonzero(owner == group) for group in range(owner.max() + 1)]
     parts = [_sums(rows[at], codes[at], units[at], len(names)) for at in members]
     whole = sum(parts[1:], parts[0])
+    _refuse_crowded_groups(whole, parts, names)
     value, left_out = function(whole), np.stack([function(whole - part) for part in parts])
     shared = np.stack([part.shared for part in parts])
     found = {}
@@ -115,12 +117,28 @@ def _refuse_bad_bins(codes: np.ndarray, names: list[Hashable], units: np.ndarray
 
 
 def _owners(codes: np.ndarray, units: np.ndarray, groups: int) -> np.ndarray:
-    """(n,) the group of each row, that of its text: runs of neighbours, alike in every bin."""
+    """(n,) the group of each row, that of its text: runs of neighbours, alike in every bin.
+
+    The smallest bin comes first, so that its texts are spread over all groups.
+    """
     owner = np.full(units.max() + 1, -1)
-    for code in range(codes.max() + 1):
+    for code in np.argsort(np.bincount(codes), kind="stable"):
         new = units[(codes == code) & (owner[units] < 0)]
         owner[new] = np.arange(len(new)) * groups // max(1, len(new))
     return owner[units]
+
+
+def _refuse_crowded_groups(whole: Sums, parts: list[Sums], names: list[Hashable]) -> None:
+    """Without any group there must be pairs of texts in every bin."""
+    n, grouped = np.diag(whole.shared), np.stack([np.diag(part.shared) for part in parts])
+    crowded = np.flatnonzero(n - grouped.max(axis=0) < 2)
+    if len(crowded):
+        b = crowded[0]
+        raise ValueError(
+            f"bin {names[b]!r}: {int(grouped[:, b].max())} of its {int(n[b])} texts are in one "
+            "group of the jackknife, and without it two or more must be left; the texts that it "
+            "shares with other bins put them there: measure fewer bins at once"
+        )
 
 
 def _sums(rows: np.ndarray, codes: np.ndarray, units: np.ndarray, bins: int) -> Sums:

@@ -46,14 +46,21 @@ def choose(trials: Iterable[Trial]) -> dict[str, Candidate]:
     Test scores play no part. The baseline is no remedy and left out.
 
     Raises:
-        ValueError: no trial on a dev set.
+        ValueError: no trial on a dev set; a dev score that is not finite (of what, on which).
     """
     scores: dict[str, list[float]] = {}
     tried: dict[str, Candidate] = {}
     for trial in trials:
-        if not trial.judged and trial.candidate.family != BASELINE:
-            tried[trial.candidate.label] = trial.candidate
-            scores.setdefault(trial.candidate.label, []).append(trial.cell.score.value)
+        label, value = trial.candidate.label, trial.cell.score.value
+        if trial.judged or trial.candidate.family == BASELINE:
+            continue
+        if not np.isfinite(value):
+            raise ValueError(
+                f"{label!r} scores {value} on the dev set {trial.dataset!r}, so nothing can be "
+                "chosen by it; leave the candidate out"
+            )
+        tried[label] = trial.candidate
+        scores.setdefault(label, []).append(value)
     if not tried:
         raise ValueError("nothing to choose from: no remedy was tried on a dev set")
     best: dict[str, Candidate] = {}

@@ -11,12 +11,14 @@ from sklearn.base import clone
 from lab import models, spaces
 from lab.collapse.candidates import BASELINE, Candidate, fit_by_length
 from lab.collapse.cutting import token_lengths
-from lab.collapse.overlap import check_disjoint, check_fit_texts
+from lab.collapse.overlap import check_disjoint, check_fit_texts, check_learned_on
 from lab.data import Dataset
 from lab.grid import Cell
 from lab.models import EmbeddingModel
 from lab.models.architecture import depth
 from lab.spaces import Space
+
+NO_CHANGE = (("temperature", 1.0), ("temperature", None))
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def evaluate(
     seed: int,
     fit_split: str = "train",
     least: int = 20,
+    learned_on: Mapping[str, Dataset] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> list[Trial]:
@@ -72,6 +75,8 @@ def evaluate(
         seed: of the probes.
         fit_split: which split the fit texts are: "train" or "dev".
         least: fit texts that a length bin must have for a repair of its own.
+        learned_on: what settings of candidates were learned on, by name: the data sets of
+            :func:`lab.collapse.learning.learn_temperatures`.
         progress: show a bar after two seconds.
         **options: of the probe, such as ``size`` of clustering.
 
@@ -88,6 +93,7 @@ def evaluate(
     if not dev or not test:
         raise ValueError(f"a dev set and a test set wanted; got {len(dev)} and {len(test)}")
     check_disjoint(dev, test)
+    check_learned_on(learned_on or {}, test)
     check_fit_texts(fit_texts, test)
     sets = [(name, one, False) for name, one in dev.items()]
     sets += [(name, one, True) for name, one in test.items()]
@@ -100,7 +106,7 @@ def evaluate(
             for name, dataset, judged in sets:
                 cell = spaces.score(space, dataset, seed=seed, **options)
                 about = {"repair": candidate.repair_name, "bin": name if judged else None}
-                cell = replace(cell, settings={**cell.settings, **about})
+                cell = replace(cell, settings={**cell.settings, **candidate.settings, **about})
                 trials.append(Trial(candidate, name, judged, cell))
     order = {one.label: place for place, one in enumerate(remedies)}
     return sorted(trials, key=lambda trial: order[trial.candidate.label])
@@ -120,10 +126,14 @@ def _check_labels(remedies: Sequence[Candidate]) -> None:
 
 
 def _passes(remedies: Sequence[Candidate]) -> list[list[Candidate]]:
-    """Candidates of the same settings together."""
+    """Candidates of the same settings together; a temperature of 1 is none."""
+
+    def acting(one: Candidate) -> dict[str, Any]:
+        return {key: value for key, value in one.settings.items() if (key, value) not in NO_CHANGE}
+
     passes: list[list[Candidate]] = []
     for one in remedies:
-        same = [some for some in passes if some[0].settings == one.settings]
+        same = [some for some in passes if acting(some[0]) == acting(one)]
         if same:
             same[0].append(one)
         else:

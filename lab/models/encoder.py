@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lab.models import architecture, states
-from lab.models.attention import forward_kwargs, prepare
+from lab.models.attention import MODES, forward_kwargs, prepare
 from lab.models.extension import Extension, check, extended
 from lab.models.interception import leaving_nothing_behind
 from lab.models.temperature import Temperature, set_temperature, temperature_of_batch
@@ -126,10 +126,10 @@ class Encoder(Transformer):
         padding_side: str | None = None,
         max_length: int | None = None,
     ) -> None:
-        """Apply all settings; what is not given goes back to its default. See the class.
+        """Apply all settings or, if one is refused, none; what is not given gets its default.
 
-        Padding side and length not given are those of the tokenizer as it was loaded; with an
-        extension the length is then not limited.
+        See the class. Padding side and length not given are those of the tokenizer as it was
+        loaded; with an extension the length is then not limited.
 
         Raises:
             ValueError, LookupError: a setting is unknown, out of range, or not possible here.
@@ -141,7 +141,7 @@ class Encoder(Transformer):
         _check_type("sink", sink, str | None)
         _check_type("extension", extension, str | None)
         _check_type("max_length", max_length, int | None)
-        POOLINGS[pooling]
+        POOLINGS[pooling], MODES[attention]  # LookupError where there is none
         if template.count(TEXT) != 1:
             raise ValueError(f"a template holds {TEXT} exactly once; got {template!r}")
         chosen = [count] if layers is None else [self.layer_index(layer, count) for layer in layers]
@@ -151,30 +151,35 @@ class Encoder(Transformer):
         extends = Extension.parse(extension)
         if extends:
             check(self.model, extends)
+        sink_id = self._find_sink(sink)
+        side, length = self._side_and_length(padding_side, max_length, extends)
+        self.count_frequencies([pooling])
+        set_temperature(self.model, parsed)  # the last that may refuse, and the first that acts
         prepare(self.model, attention, self.native_is_causal)
-        set_temperature(self.model, parsed)
+        self.tokenizer.padding_side, self.tokenizer.model_max_length = side, length
         self.attention, self.temperature, self.pooling = attention, temperature, pooling
         self.template, self.pool_template, self.layers = template, pool_template, chosen
         self.sink, self.extension, self.extends = sink, extension, extends
-        self._sink_id = self._find_sink()
-        self.count_frequencies([pooling])
-        self._set_tokenizer(padding_side, max_length)
+        self._sink_id = sink_id
 
-    def _set_tokenizer(self, padding_side: str | None, max_length: int | None) -> None:
+    def _side_and_length(
+        self, padding_side: str | None, max_length: int | None, extends: Extension | None
+    ) -> tuple[str, int]:
         """The padding side and the length of texts, within what the model's positions allow."""
         if padding_side not in (None, "left", "right"):
             raise ValueError(f"padding_side is 'left' or 'right'; got {padding_side!r}")
         side, length = self._loaded
         most = architecture.positions(self.model)
-        if self.extends:
-            most, length = self.extends.most(self.model), UNLIMITED
+        if extends:
+            most, length = extends.most(self.model), UNLIMITED
+        if max_length is not None and max_length < 1 and most is None:
+            raise ValueError(f"max_length must be 1 or more; got {max_length}")
         if max_length is not None and not 1 <= max_length <= (most or max_length):
             raise ValueError(
                 f"max_length {max_length} is outside 1 .. {most}, the positions of "
                 f"{architecture.architecture(self.model)}"
             )
-        self.tokenizer.padding_side = padding_side or side
-        self.tokenizer.model_max_length = min(max_length or length, most or length)
+        return padding_side or side, min(max_length or length, most or length)
 
     @property
     def padding_side(self) -> str:
@@ -197,17 +202,16 @@ class Encoder(Transformer):
             )
         return layer % (count + 1)
 
-    def _find_sink(self) -> int | None:
+    def _find_sink(self, sink: str | None) -> int | None:
         """The id of the sink token."""
-        if self.sink is None:
+        if sink is None:
             return None
-        found: Any = self.tokenizer.convert_tokens_to_ids(self.sink)
-        unknown = found == self.tokenizer.unk_token_id and self.sink != self.tokenizer.unk_token
+        found: Any = self.tokenizer.convert_tokens_to_ids(sink)
+        unknown = found == self.tokenizer.unk_token_id and sink != self.tokenizer.unk_token
         if found is None or unknown:
             special = ", ".join(self.tokenizer.all_special_tokens)
             raise ValueError(
-                f"the sink {self.sink!r} is no token of this tokenizer; special "
-                f"tokens are {special}"
+                f"the sink {sink!r} is no token of this tokenizer; special tokens are {special}"
             )
         return int(found)
 

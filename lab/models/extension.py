@@ -5,8 +5,9 @@ add a method, add one :class:`Method` to ``EXTENSIONS``; the tests and the check
 themselves. The methods are those that LongEmbed compares (Zhu et al. 2024, arXiv:2404.12096). Its
 scale is s = ceil(Lt / L) for a target length Lt, which its code takes from the padded batch for
 grouped positions; here every text of n tokens has its own s = ceil(n / L): batch mates never
-matter, and a text of at most L tokens is read as without an extension, bit for bit. Parallel
-windows are texts of their own to attention, positions and a log-n temperature.
+matter, and a text of at most L tokens is read as without an extension: bit for bit in a batch of
+such texts, to rounding beside longer ones. Parallel windows are texts of their own to attention,
+positions and a log-n temperature.
 """
 
 import inspect
@@ -32,6 +33,7 @@ from lab.models.positions import LEARNED, ROTARY, follows_batch, rotary_modules,
 from lab.registry import Registry
 
 ANY: frozenset[str] = frozenset()
+NUMBER = frozenset("0123456789.")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Extension:
         name, *parts = setting.split("/")
         method = EXTENSIONS[name]
         try:
+            if not NUMBER.issuperset("".join(parts)):  # int takes "1_0" and " 12", too
+                raise ValueError
             numbers = tuple(float(part) if "." in part else int(part) for part in parts)
             inspect.signature(method.takes).bind(*numbers)
             possible = all(map(math.isfinite, numbers)) and method.takes(*numbers)

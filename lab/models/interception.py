@@ -199,14 +199,16 @@ def _weights(
 
 @contextmanager
 def leaving_nothing_behind() -> Iterator[None]:
-    """Whatever ends the block, KeyboardInterrupt too: no interception of this thread stays on.
+    """Whatever ends the block, KeyboardInterrupt too: no interception that it began stays on.
 
-    torch leaves out even hooks that are always called where the end is no ``Exception``.
+    torch leaves out even hooks that are always called where the end is no ``Exception``. What was
+    on before stays: a model may run while another one's attention is being observed.
     """
+    before = len(getattr(_INLINE, "stack", []))
     try:
         yield
     finally:
-        while getattr(_INLINE, "stack", []):
+        while len(getattr(_INLINE, "stack", [])) > before:
             _leave_inline()
 
 

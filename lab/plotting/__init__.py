@@ -165,7 +165,8 @@ def curves(
         )  # fmt: skip
     ax.set(xlabel=_text(x.replace("_", " ")), ylabel=_text(label or measure(table, "value")))
     if log_x:
-        ax.set_xscale("log")
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
     ax.grid(axis="y", color="#dddddd", lw=0.6)
     ax.legend(title=hue.replace("_", " "), loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

@@ -100,8 +100,9 @@ def against_gains(comparisons: pd.DataFrame, paper: str) -> pd.DataFrame:
 
     For papers that state a difference and no setting (``metric`` "gain" in ``data/reported.csv``).
     The caller picks the comparisons that are of the paper's change: TempScale against no
-    temperature, say. ``outcome`` goes by the sign of our interval, as in :func:`against_reported`:
-    theirs are other models and other data, so only the order can be tested.
+    temperature, say. ``outcome`` goes by the sign of our unadjusted interval, as in
+    :func:`against_reported`; ``p_holm``, which allows for the other comparisons, stands beside it.
+    Theirs are other models and other data, so only the order can be tested.
 
     Raises:
         LookupError: the paper reports no gain.
