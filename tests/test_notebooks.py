@@ -36,7 +36,7 @@ SMALL = {
     "n_cut": 24, "n_cut_decoder": 24, "n_inside": 4,
     "cut_lengths": [80, 120, 160], "decoder_lengths": [80, 120], "lengths": [256, 512],
     "n_documents": 6, "window": 300, "most": 400, "decoder_window": 32,
-    "temperatures": [0.8], "decoder_temperatures": [0.8], "reference_length": 16, "longest": 48,
+    "temperatures": [0.8], "decoder_temperatures": [0.8], "reference_length": 16, "text_length": 48,
     "steps": 2,
 }  # fmt: skip
 FOLDERS = ("decoder", "encoder")
@@ -181,8 +181,7 @@ def run(name, models, out, monkeypatch, **options):
     path = NOTEBOOKS / f"{name}.ipynb"
     declared = parameters.read(path).parameters
     small = {key: value for key, value in (SMALL | models).items() if key in declared}
-    weights = {key for key, p in declared.items() if p.default in list(CHECKPOINTS)}
-    left = weights - set(small)
+    left = {key for key, p in declared.items() if p.default in CHECKPOINTS} - set(small)
     assert not left, f"{name} would need weights: add {left} to SMALL"
     done = runner.run(path, small, out=out / "runs", threads=1, timeout=120, **options)
     assert done.state == "ok", done.line
