@@ -31,6 +31,7 @@ reproduce: install  ## run the series on the embedded models, then write the pag
 	$(BIN)/lab run 04
 	$(BIN)/lab run 05
 	$(BIN)/lab run 06
+	$(BIN)/lab run 07
 	$(BIN)/lab export runs --out site
 	@echo "open site/index.html"
 

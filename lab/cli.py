@@ -1,4 +1,4 @@
-"""The command ``lab``: list, params, run, data, models, export, doctor.
+"""The command ``lab``: list, params, run, study, data, models, export, figures, doctor.
 
 Exit codes: 0 done, 1 refused (also every usage error: click's own 2 means a failed cell here),
 2 a cell failed, 3 the kernel died, 4 timeout, 5 interrupted. Heavy imports are in the commands.
@@ -170,6 +170,42 @@ def models(as_json: AsJson = False) -> None:
     from lab import models as checkpoints
 
     _show(checkpoints.listing(), as_json)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="A name in data/studies, or a YAML file.")],
+    profile: Annotated[str, typer.Option(help="A set of values that the study stores.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Where cells go.")] = paths.RUNS / "study",
+    shard: Annotated[str, typer.Option(help="i/n: every n-th cell from the i-th on.")] = "1/1",
+    device: Annotated[str | None, typer.Option(help="Default: the GPU if there is one.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="A name of `lab models`, a folder or a hub id, instead of the study's."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL", help="A design; repeat for more.")
+    ] = None,
+) -> None:
+    """Train and evaluate the cells of a study that OUT lacks; run again, it goes on."""
+    from lab import study as studies
+
+    part, _, parts = shard.partition("/")
+    if not (part.isdecimal() and parts.isdecimal()):
+        raise ValueError(f"a shard is i/n, such as 1/4; got {shard!r}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is a folder, where cells go; {out} is a file")
+    begun = time.monotonic()
+
+    def listen(line: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - begun:7.1f} s  {line}\n")
+        sys.stdout.flush()
+
+    changes = {} if checkpoint is None else {"checkpoint": checkpoint}
+    planned = studies.load(name, profile, **changes)
+    planned = planned.only(only) if only else planned
+    studies.run(planned, out, shard=(int(part), int(parts)), device=device, listen=listen)
+    sys.stdout.write(f"{out}\n")
 
 
 @app.command()

@@ -41,8 +41,9 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The name of the design, as ``results.setting`` writes it for reported numbers."""
-        return results.setting({**self.settings, "layer_mix": self.layers})
+        """The name of the design: its own, or as ``results.setting`` writes reported numbers."""
+        named = self.settings.get("design")
+        return named or results.setting({**self.settings, "layer_mix": self.layers})
 
 
 def evaluate(

@@ -9,6 +9,7 @@ import random
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
 Probe = Callable[..., Score]
 PROBES: Registry[Probe] = Registry("probe")
 
+# What the units of each probe are scored by: units -> Score. So that stored units can be read back.
+SCORES: dict[str, Callable[..., Score]] = {
+    "sts": partial(Score, "sts", "cosine_spearman", statistic=spearman),
+    "pair_classification": partial(
+        Score, "pair_classification", "max_ap", statistic=average_precision
+    ),
+    "classification": partial(Score, "classification", "accuracy", statistic=mean),
+    "clustering": partial(
+        Score, "clustering", "v_measure", statistic=v_measure, swappable=False, recentred=True
+    ),
+    "retrieval": partial(Score, "retrieval", "ndcg_at_10", statistic=mean),
+}
 EXPERIMENTS = 10  # mteb's n_experiments and n_clusters
 SAMPLES_PER_LABEL = 8
 CLUSTERING_SAMPLE = 16_384
@@ -51,7 +64,7 @@ def sts(dataset: "Dataset", embeddings: np.ndarray, *, seed: int) -> Score:
                 "correlation is undefined: the embeddings have collapsed, or n is too small"
             )
     units = np.column_stack([rankdata(cosine), np.asarray(gold, dtype=float)])
-    return Score("sts", "cosine_spearman", units, spearman)
+    return SCORES["sts"](units=units)
 
 
 @PROBES
@@ -79,7 +92,7 @@ def pair_classification(dataset: "Dataset", embeddings: np.ndarray, *, seed: int
         -pairwise.paired_euclidean_distances(first, second),
     ]
     units = np.column_stack([*map(rankdata, similarities), label])
-    return Score("pair_classification", "max_ap", units, average_precision)
+    return SCORES["pair_classification"](units=units)
 
 
 @PROBES
@@ -112,7 +125,7 @@ def classification(dataset: "Dataset", embeddings: np.ndarray, *, seed: int) -> 
         for chosen in _undersampled(y_train, seed):
             model = LogisticRegression(max_iter=100, random_state=seed)
             right += model.fit(x_train[chosen], y_train[chosen]).predict(x_test) == y_test
-    return Score("classification", "accuracy", right[:, None] / EXPERIMENTS, mean)
+    return SCORES["classification"](units=right[:, None] / EXPERIMENTS)
 
 
 def _undersampled(labels: np.ndarray, seed: int) -> Iterator[list[int]]:
@@ -159,7 +172,7 @@ def clustering(
         clusters[sample, experiment] = model.fit_predict(vectors[sample])
         counts[:, experiment] = np.bincount(sample, minlength=len(rows))
     units = np.column_stack([counts, clusters, label])
-    return Score("clustering", "v_measure", units, v_measure, swappable=False, recentred=True)
+    return SCORES["clustering"](units=units)
 
 
 @PROBES
@@ -190,7 +203,7 @@ def retrieval(dataset: "Dataset", embeddings: np.ndarray, *, seed: int) -> Score
     judged = {str(q): relevant[q] for q in queries}
     measured = pytrec_eval.RelevanceEvaluator(judged, {f"ndcg_cut.{DEPTH}"}).evaluate(run)
     units = np.array([[measured[str(q)][f"ndcg_cut_{DEPTH}"]] for q in queries])
-    return Score("retrieval", f"ndcg_at_{DEPTH}", units, mean)
+    return SCORES["retrieval"](units=units)
 
 
 def _search(

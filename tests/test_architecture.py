@@ -13,9 +13,15 @@ LAYERS = [
     "paths registry shapes reading collapse",
     "collapse.maps collapse.membership",
     "collapse.filter_rate",
-    "manifest stats.weighted stats.significance losses",
-    "pooling projections stats stats.jackknife results.reported data.sources "
-    "data.templates data.layouts",
+    "manifest stats.weighted stats.significance stats.mixed_model losses training "
+    "training.shards training.hashing",
+    "stats.score stats.across",
+    "stats.paired stats.seeds",
+    "pooling projections stats stats.power stats.jackknife results.reported data.sources "
+    "data.templates data.layouts training.state_store",
+    "poolers.pooler",
+    "poolers.attention poolers.weights poolers.budget",
+    "poolers",
     "anisotropy.measure anisotropy.moments repairs.checks collapse.products",
     "anisotropy.rows anisotropy.spectrum repairs.estimator",
     "collapse.legibility",
@@ -27,27 +33,42 @@ LAYERS = [
     "data.dataset",
     "data.synthetic",
     "data probes results",
+    "training.pairs",
     "long_context collapse.bins collapse.overlap collapse.phenomenon",
-    "models.architecture models.texts models.layer_mix models.checkpoints",
+    "models.architecture models.texts models.layer_mix models.checkpoints models.trained_pooling",
+    "training.adapters training.masking training.heads training.callbacks",
+    "training.recipe training.batches",
+    "training.checkpoints training.guards training.session",
+    "training.loop",
+    "training.trainer",
+    "training.mntp training.simcse",
     "models.states models.attention models.interception",
     "models.temperature models.positions",
     "models.moved_positions models.self_extend",
     "models.extension",
     "models.encoder",
     "models.verification models.embedding_model",
-    "models.attention_maps",
+    "models.attention_maps models.heads",
     "models.origins",
     "models.loading",
     "models",
-    "readout collapse.cutting collapse.learning collapse.candidates",
+    "readout collapse.cutting collapse.learning collapse.candidates study.plan "
+    "training.fingerprint training.wanted training.llm2vec",
+    "training.hidden_states study.material study.reading",
+    "training.frozen study.stored",
+    "study.bench",
+    "study.cells",
     "collapse.mechanism",
     "collapse.summary",
     "grid anisotropy.occurrences repairs.module",
+    "study.record",
+    "study",
     "anisotropy.contextual spaces",
     "collapse.trials",
     "collapse.remedies",
     "plotting.columns plotting.figures",
-    "plotting.interactive",
+    "plotting.interactive plotting.style",
+    "plotting.ranks",
     "plotting",
     "runner.claims runner.execution runner.parameters",
     "runner",
@@ -149,7 +170,10 @@ def test_only_what_is_part_of_a_model_imports_the_model_libraries():
     users = {m for m, names in NAMES.items() if any(n.startswith(HEAVY[1:3]) for n in names)}
     inside = {module for module in users if module.startswith("lab.models.")}
     assert inside, "the search finds what it looks for"
-    assert users - inside == {"lab.repairs.module", "lab.losses", "lab.collapse.learning"}
+    others = {module for module in users - inside if not module.startswith("lab.training.")}
+    assert others == {
+        "lab.repairs.module", "lab.losses", "lab.collapse.learning", "lab.study.bench",
+    }  # fmt: skip
 
 
 def test_no_module_imports_a_notebook_a_test_or_a_benchmark():

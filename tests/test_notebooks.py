@@ -38,6 +38,12 @@ SMALL = {
     "n_documents": 6, "window": 300, "most": 400, "decoder_window": 32,
     "temperatures": [0.8], "decoder_temperatures": [0.8], "reference_length": 16, "text_length": 48,
     "steps": 2,
+    "training_pairs": 240, "training_steps": 2, "training_seeds": [0, 1], "share": 0.2,
+    "budget": 60000, "designs": [
+        "causal / last + head (model 2, code)", "causal / last / cross_attention",
+        "bidirectional / mean / cross_attention", "bidirectional / token_weights / last",
+        "causal / mean + head", "bidirectional / mean + head",
+    ],
 }  # fmt: skip
 FOLDERS = ("decoder", "encoder")
 

@@ -65,8 +65,9 @@ def compared(shift, names=("causal / mean / last", "causal / last / last")):
 def test_the_columns_are_those_agreed_on_in_their_order():
     measurement = (
         "notebook checkpoint attention temperature extension sink template template_pooled "
-        "max_length layer pooling layer_mix repair dataset split bin length position "
-        "probe metric form value low high n dim truncated seed"
+        "max_length layer pooling layer_mix repair design training dataset split bin "
+        "length position "
+        "probe metric form value low high n dim parameters truncated seed"
     )
     comparison = (
         "notebook checkpoint dataset split bin probe metric setting baseline "
@@ -173,7 +174,7 @@ def test_a_file_of_another_version_is_refused(tmp_path):
     later = {"lab.table": "results", "lab.version": "99"}
     for metadata in (later, None):
         pq.write_table(content.replace_schema_metadata(metadata), path)
-        with pytest.raises(ValueError, match=r"of version '3'.*run the notebook again"):
+        with pytest.raises(ValueError, match=r"of version '4'.*run the notebook again"):
             results.load(path)
 
 

@@ -42,15 +42,16 @@ LICENCE = {
     "lang": "en",
 }
 NOTICE = """\
-The texts of debian-synopsis and debian-sections are descriptions of Debian packages. Each is part
-of its package's packaging and under the licence of that package; all are in Debian main and
-therefore free under the Debian Free Software Guidelines. There is no single licence. The licence of
-a package is in the file /usr/share/doc/PACKAGE/copyright of the installed package; every row here
-carries the name of its package in the field "id" or "package".
+The texts of debian-synopsis, debian-sections and debian-pairs are descriptions of Debian packages.
+Each is part of its package's packaging and under the licence of that package; all are in Debian
+main and therefore free under the Debian Free Software Guidelines. There is no single licence. The
+licence of a package is in the file /usr/share/doc/PACKAGE/copyright of the installed package; every
+row here carries the name of its package in the field "id" or "package".
 
 Index used: {stated}.
+The index used for debian-pairs is named in manifest.json.
 Changes made: paragraphs that only say what the binary package contains were removed, lines were
-joined into paragraphs.
+joined into paragraphs; of debian-pairs only the first sentences were kept.
 """
 
 

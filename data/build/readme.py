@@ -9,7 +9,9 @@ from pathlib import Path
 
 from lab.data.sources import MANIFEST, replace
 
-BUILD = {
+BUILD = {  # by how the name starts; the first that fits
+    "wordnet-pairs": "pairs.py",
+    "debian-pairs": "pairs.py",
     "wordnet": "wordnet.py",
     "debian": "debian.py",
     "manpages": "manpages.py",
@@ -33,9 +35,11 @@ judgement: two words far apart in the hypernym graph may well be related for a r
 
 `*.jsonl.gz` is gzip JSON Lines, one object a line, one file a split. sts: `sentence1`, `sentence2`,
 `score`. pair_classification: `sentence1`, `sentence2`, `label`. classification and clustering:
-`text`, `label`. retrieval is the BEIR layout: `corpus` and `queries` (`id`, `text`) and
-`qrels/SPLIT.tsv` (`query-id`, `corpus-id`, `score`). `debian-sections-clusters` reads the files of
-`debian-sections`. Man pages carry their copyright lines in `notice`, packages their name.
+`text`, `label`. pairs, which are to train on: `anchor`, `positive` and, in wordnet-pairs,
+`negative`, with the `synset` or `package` they are from. retrieval is the BEIR layout: `corpus` and
+`queries` (`id`, `text`) and `qrels/SPLIT.tsv` (`query-id`, `corpus-id`, `score`).
+`debian-sections-clusters` reads the files of `debian-sections`. Man pages carry their copyright
+lines in `notice`, packages their name.
 
 ## Rebuild
 
@@ -46,10 +50,12 @@ temporary folder and installs nothing. The same package gives the same bytes.
     python data/build/debian.py --out data        # the current index of bookworm main
     python data/build/manpages.py --out data      # packages manpages, manpages-dev 6.03-2; groff
     python data/build/passkey.py --out data       # generated; --lengths for other lengths
+    python data/build/pairs.py --out data         # wordnet-base and the index; after all of these
     python data/build/readme.py --out data        # this file
 
-The package index moves with each point release of Debian, so `debian.py` gives the same bytes only
-for the index named below.
+The package index moves with each point release of Debian, so `debian.py` and, for debian-pairs,
+`pairs.py` give the same bytes only for the index named below. `pairs.py` takes no text that an
+evaluation set of the folder holds, and leaves those sets as they are.
 
 ## Files
 

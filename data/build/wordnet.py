@@ -29,12 +29,13 @@ N_MATCHES = 400  # words per split, each once with its definition and once with 
 
 @dataclass
 class Synset:
-    """One meaning: its words, definition (without examples) and direct hypernyms."""
+    """One meaning: its words, definition, direct hypernyms and examples of use."""
 
     key: str
     words: list[str]
     definition: str
     parents: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
 
 
 def read_synsets(folder: Path) -> dict[str, Synset]:
@@ -53,8 +54,9 @@ def read_synsets(folder: Path) -> dict[str, Synset]:
             quads = [pointers[4 * i : 4 * i + 4] for i in range(n_pointers)]
             parents = [q[2] + q[1] for q in quads if q[0] in HYPERNYMS]
             key = ("r" if part == "adv" else part[0]) + cells[0]
-            definition = re.split(r';\s*"', gloss.strip())[0].strip(" ;")
-            synsets[key] = Synset(key, words, definition, parents)
+            definition, *quoted = re.split(r';\s*"', gloss.strip())
+            examples = [re.sub(r"\s+", " ", text.split('"')[0]).strip() for text in quoted]
+            synsets[key] = Synset(key, words, definition.strip(" ;"), parents, examples)
     return synsets
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from lab.data import Dataset
 from lab.registry import unknown
 
-LEARNED = {"pairs": ["anchor", "positive"]}
+LEARNED = {"pairs": ["anchor", "positive", "negative"]}
 PAIRS = ("sts", "pair_classification")
 JUDGED = {
     "sts": ["first", "second"],
@@ -41,7 +41,7 @@ def seen(dataset: Dataset, *, ignored: Collection[str] = ()) -> pd.DataFrame:
     """The texts that whatever is chosen or learned on a data set has seen, row by row.
 
     Those of :func:`judged`, the texts that a classifier is fitted on, and of a set to learn on
-    (kind "pairs") anchors and positives.
+    (kind "pairs") anchors, positives and hard negatives.
 
     Raises:
         LookupError: another kind of data set.
@@ -53,7 +53,8 @@ def seen(dataset: Dataset, *, ignored: Collection[str] = ()) -> pd.DataFrame:
     if "relevance" in rows:
         rows = rows[rows["relevance"] > 0]
     text = dict(enumerate(dataset.texts))
-    table = pd.DataFrame({column: rows[column].map(text) for column in columns[dataset.kind]})
+    there = [column for column in columns[dataset.kind] if column in rows]
+    table = pd.DataFrame({column: rows[column].map(text) for column in there})
     if "document" in table:
         table["document"] = table["document"].mask(table["document"].isin(ignored))
     return table

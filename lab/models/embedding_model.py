@@ -12,7 +12,9 @@ from lab.models import architecture
 from lab.models.encoder import Encoder
 from lab.models.layer_mix import LayerMix
 from lab.models.texts import TextError, TruncationWarning, check_texts
+from lab.models.trained_pooling import TrainedPooling
 
+Head = LayerMix | TrainedPooling
 ENCODE = inspect.signature(SentenceTransformer.encode)
 
 
@@ -27,8 +29,13 @@ class EmbeddingModel(SentenceTransformer):
         return cast(Encoder, self[0])
 
     @property
+    def head(self) -> Head:
+        """The second module: what makes one embedding of the states that the encoder read."""
+        return cast(Head, self[1])
+
+    @property
     def layer_mix(self) -> LayerMix:
-        """The second module: the weights over the pooled layers."""
+        """The head of a model without a trained pooling: the weights over the pooled layers."""
         return cast(LayerMix, self[1])
 
     def encode(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -79,7 +86,10 @@ class EmbeddingModel(SentenceTransformer):
         for row, text in enumerate(texts):
             if self._nonfinite_layer(text, prompt) is not None:
                 return self.describe_nonfinite(row, text, prompt)
-        return "an embedding is not finite though all states are: the pooling overflowed"
+        return (
+            "an embedding is not finite though all states are: the pooling overflowed, or has "
+            "weights that are not finite"
+        )
 
     def describe_nonfinite(self, row: int, text: str, prompt: str | None = None) -> str:
         """What to say of a text whose embedding is not finite: where that begins, what to do."""

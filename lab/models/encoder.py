@@ -358,7 +358,16 @@ class Encoder(Transformer):
     # --- saving ----------------------------------------------------------------------------
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Save weights, tokenizer, settings and token frequencies."""
+        """Save weights, tokenizer, settings and token frequencies.
+
+        Raises:
+            ValueError: an adapter is on, of which transformers would save the adapter alone.
+        """
+        if getattr(self.model, "_hf_peft_config_loaded", False):
+            raise ValueError(
+                "this model has an adapter that is not folded in, and would be saved without its "
+                "weights; call lab.training.adapters.merge(model) first"
+            )
         super().save(output_path, *args, **kwargs)
         if self.extends:  # the length without the extension, to go back to
             length, self.tokenizer.model_max_length = self.max_seq_length, self._loaded[1]

@@ -7,7 +7,7 @@
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,16 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.transformer import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling as StockPooling
 
-from lab.models import architecture
+from lab.models import heads
 from lab.models.checkpoints import CHECKPOINTS
 from lab.models.embedding_model import EmbeddingModel
 from lab.models.encoder import Encoder
 from lab.models.layer_mix import LayerMix
 from lab.models.origins import is_lab_model, open_model
 from lab.models.texts import TEXT
+from lab.models.trained_pooling import TrainedPooling
 from lab.models.verification import verify
-from lab.pooling import LAYER_MIXES, one_layer
+from lab.poolers import POOLERS
 from lab.registry import unknown
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ STOCK_POOLINGS = {
     "weightedmean": "position_weighted_mean",
 }
 DTYPES = ("float32", "bfloat16", "float16")
+OF_HEAD = ("pooling", "layers")
+OF_POOLER = ("pooler", "seed")
 DEFAULTS = {"attention": "native", "template": TEXT, "pool_template": True, "pooling": "mean"}
 
 
@@ -54,6 +57,7 @@ def load(
     pool_template: bool | None = None,
     pooling: str | None = None,
     layers: int | str | None = None,
+    pooler: Mapping[str, Any] | None = None,
     padding_side: str | None = None,
     max_length: int | None = None,
     device: str | None = None,
@@ -79,8 +83,13 @@ def load(
             checkpoint's own (its BOS or CLS token if it names none).
         template: what is encoded, with ``{text}`` once.
         pool_template: False leaves template and prompt tokens out of the pool, if there are any.
-        pooling: a name in ``lab.pooling.POOLINGS``; default the checkpoint's own, else mean.
+        pooling: a name in ``lab.pooling.POOLINGS``; default the checkpoint's own, else mean. Or a
+            trainable one, in ``lab.poolers.POOLERS``, of the tokens of one layer.
         layers: a hidden state (0 = embeddings, -1 = last), a name in ``LAYER_MIXES``, or "learned".
+            Or a trainable pooling, in ``lab.poolers.POOLERS``, of the pooled states of all layers
+            but the embeddings. Of pooling and layers, one at most is trained.
+        pooler: options of the trainable pooling, such as {"latents": 32}; over the layers also
+            "over", the hidden states it reads.
         padding_side: "left" or "right"; default the tokenizer's. It never changes an embedding.
         max_length: tokens after which a text is cut; default the tokenizer's, none with an
             extension.
@@ -90,9 +99,10 @@ def load(
         attn_implementation: sdpa, eager, flex_attention, ...; default transformers' choice.
         revision: commit of a hub repository.
         trust_remote_code: allow code that comes with a hub model.
-        seed: of the weights of a ``random:`` control; default 0.
+        seed: of the weights of a ``random:`` control and of a trainable pooling; default 0.
 
-    For a folder that holds a lab model, what is not given is taken from there.
+    For a folder that holds a lab model, what is not given is taken from there; a trainable pooling
+    that is named is drawn anew.
 
     Raises:
         LookupError, ValueError: an unknown or impossible setting, with what is possible.
@@ -104,9 +114,11 @@ def load(
         "dtype": _dtype(dtype, Path(name)),
         **({"attn_implementation": attn_implementation} if attn_implementation else {}),
     }
+    draws = pooling in POOLERS or layers in POOLERS
+    control = name.startswith("random:")
     base = open_model(
         name,
-        seed=seed,
+        seed=seed if control or not draws else None,
         revision=revision,
         device=device,
         trust_remote_code=trust_remote_code,
@@ -124,8 +136,11 @@ def load(
         "layers": layers,
         "padding_side": padding_side,
         "max_length": max_length,
+        "pooler": pooler,
+        "seed": seed if draws else None,
     }
     _configure(model, **{key: value for key, value in changes.items() if value is not None})
+    verify(model.encoder)
     return model.eval()
 
 
@@ -133,7 +148,8 @@ def variant(model: EmbeddingModel, **changes: Any) -> EmbeddingModel:
     """A second model with the same weights in memory and some settings changed (see ``load``).
 
     ``None`` brings a setting back to its default; padding side and length to those at loading. A
-    change of ``extension`` without ``max_length`` does that to the length.
+    change of ``extension`` without ``max_length`` does that to the length. A trainable pooling that
+    is named gets weights of its own, from ``seed``; one that is there already is shared.
 
     Raises:
         LookupError, ValueError: an unknown or impossible setting, with what is possible; one that
@@ -148,12 +164,16 @@ def variant(model: EmbeddingModel, **changes: Any) -> EmbeddingModel:
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     other = copy.deepcopy(model, shared)
     _configure(other, **changes)
+    if changes.keys() - {*OF_HEAD, *OF_POOLER}:  # a head has no part in what is verified
+        verify(other.encoder)
     return other
 
 
 def settings(model: EmbeddingModel) -> dict[str, Any]:
     """What ``load`` was asked for, as columns of the tidy table."""
-    encoder, mix = model.encoder, model.layer_mix
+    encoder, head = model.encoder, model.head
+    trained = isinstance(head, TrainedPooling)
+    over_layers = head.reads == "layers" if trained else len(encoder.layers) > 1
     repairs = [str(module.repair_name) for module in model if hasattr(module, "repair_name")]
     one = len(encoder.layers) == 1
     templated = encoder.template != TEXT
@@ -169,8 +189,8 @@ def settings(model: EmbeddingModel) -> dict[str, Any]:
         else None,
         "max_length": encoder.max_length,
         "layer": encoder.layers[0] if one else None,
-        "pooling": encoder.pooling,
-        "layer_mix": None if one else mix.name,
+        "pooling": encoder.pooling if over_layers or not trained else head.name,
+        "layer_mix": head.name if over_layers else None,
         "repair": " + ".join(repairs) or None,
     }
 
@@ -252,22 +272,27 @@ def _our_modules(base: SentenceTransformer, modules: list[Any], name: str) -> li
 
 
 def _configure(model: EmbeddingModel, **changes: Any) -> None:
-    """Apply changed settings to encoder and layer mix, count frequencies, and verify."""
+    """Apply changed settings to encoder and head, and count frequencies."""
     encoder = model.encoder
     now = {key: getattr(encoder, key) for key in Encoder.settings if key != "native_is_causal"}
     for key in changes:
-        if key not in now:
-            raise LookupError(unknown("setting", key, now))
+        if key not in (*now, *OF_POOLER):
+            raise LookupError(unknown("setting", key, (*now, *OF_POOLER)))
+    drawn = {key: changes.pop(key) for key in OF_POOLER if key in changes}
     if "extension" in changes:
         now["max_length"] = None  # long texts are what it is for
-    if "layers" in changes:
-        now["layers"], model[1] = _layer_mix(changes.pop("layers"), model)
+    if drawn or changes.keys() & OF_HEAD:
+        asked = {key: changes[key] for key in OF_HEAD if key in changes}
+        now["layers"], model[1] = heads.choose(model, asked, **drawn)
+        changes.pop("layers", None)
+        if changes.get("pooling") in POOLERS:
+            changes["pooling"] = None  # nobody reads what the encoder pools
     if isinstance(changes.get("sink"), bool):
         changes["sink"] = _default_sink(model) if changes["sink"] else None
     for key, value in changes.items():
         now[key] = DEFAULTS.get(key) if value is None else value
     encoder.configure(**now)
-    verify(encoder)
+    heads.check(model)
 
 
 def _default_sink(model: EmbeddingModel) -> str:
@@ -278,18 +303,3 @@ def _default_sink(model: EmbeddingModel) -> str:
     if token is None:
         raise ValueError(f"{model.lab_name} has no BOS or CLS token; name one: sink='<token>'")
     return token
-
-
-def _layer_mix(layers: int | str | None, model: EmbeddingModel) -> tuple[list[int], LayerMix]:
-    """The hidden states to pool and the module that weighs them."""
-    count = architecture.depth(model.encoder.model) + 1
-    if layers == "learned":
-        chosen = list(range(1, count))
-        return chosen, LayerMix([1 / len(chosen)] * len(chosen), "learned", learned=True)
-    layers = "last" if layers is None else layers
-    if isinstance(layers, bool) or not isinstance(layers, int | str):
-        raise ValueError(f"layers is a number or a name such as 'last_four'; got {layers!r}")
-    weights = LAYER_MIXES[layers](count) if isinstance(layers, str) else one_layer(layers, count)
-    chosen = weights.nonzero().flatten().tolist()
-    name = layers if isinstance(layers, str) else f"layer_{chosen[0]}"
-    return chosen, LayerMix(weights[chosen].tolist(), name)

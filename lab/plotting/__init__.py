@@ -15,7 +15,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
@@ -24,53 +23,24 @@ from matplotlib.patches import Rectangle
 from lab.plotting.columns import floats, grid, levels, measure, plain, require
 from lab.plotting.figures import Saved, save, save_interactive
 from lab.plotting.interactive import interactive_heat_map, interactive_map
-from lab.registry import unknown
+from lab.plotting.ranks import critical_difference
+from lab.plotting.style import (
+    COLOUR_MAP,
+    COLOURS,
+    LINES,
+    MARKERS,
+    escaped,
+    new_axes,
+    use_style,
+)
 
 __all__ = [
-    "Saved", "curves", "forest", "heat_map", "interactive_heat_map", "interactive_map",
-    "layer_curves", "save", "save_interactive", "scatter_map", "scores", "use_style",
+    "Saved", "critical_difference", "curves", "forest", "heat_map", "interactive_heat_map",
+    "interactive_map", "layer_curves", "save", "save_interactive", "scatter_map", "scores",
+    "use_style",
 ]  # fmt: skip
 
-# Okabe & Ito, "Color Universal Design" (2008): eight colours that the colour-blind tell apart.
-# Their yellow is last: it is the one that is faint on white paper.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")  # 11 and 8 share no factor:
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # 88 pairs of marker and colour
-COLOUR_MAP = "cividis"
-WIDTHS = {"column": 3.3, "page": 6.9}  # inches, of a two-column paper
-FAMILIES = {"sans": "DejaVu Sans", "serif": "DejaVu Serif"}
 ANNOTATED = 150  # cells; in more, numbers are too small to read
-
-
-def use_style(width: str | float = "page", family: str = "sans") -> None:
-    """Set matplotlib's defaults to print size; ``width`` is a name in WIDTHS or inches.
-
-    Raises:
-        LookupError: unknown width or family. ValueError: a width that is not positive.
-    """
-    if isinstance(width, str) and width not in WIDTHS:
-        raise LookupError(unknown("width", width, WIDTHS))
-    if family not in FAMILIES:
-        raise LookupError(unknown("family", family, FAMILIES))
-    inches = WIDTHS[width] if isinstance(width, str) else float(width)
-    if not 0 < inches < 100:
-        raise ValueError(f"a figure's width is in inches, above 0 and below 100; got {width!r}")
-    size = 7.5 if inches < 5 else 9.0
-    mpl.rcParams.update({
-        "figure.figsize": (inches, inches * 0.62), "figure.dpi": 110,
-        "figure.constrained_layout.use": True,
-        "font.family": "sans-serif" if family == "sans" else "serif",
-        "font.sans-serif": [FAMILIES["sans"]], "font.serif": [FAMILIES["serif"]],
-        "mathtext.fontset": "dejavusans" if family == "sans" else "dejavuserif",
-        "font.size": size, "axes.titlesize": size + 1, "axes.labelsize": size,
-        "xtick.labelsize": size - 1, "ytick.labelsize": size - 1, "legend.fontsize": size - 1,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-        "axes.linewidth": 0.7, "lines.linewidth": 1.4, "lines.markersize": 4.2,
-        "legend.frameon": False, "image.cmap": COLOUR_MAP,
-        "axes.prop_cycle": cycler(color=COLOURS),
-        "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
-        "svg.fonttype": "path", "pdf.fonttype": 42,
-    })  # fmt: skip
 
 
 def heat_map(
@@ -95,15 +65,15 @@ def heat_map(
     require(table, (rows, columns), (value,))
     sides = levels(table[rows]), levels(table[columns])
     values = grid(table, rows, columns, value, sides)
-    ax = _axes(ax, height=0.9 + 0.24 * len(values))
+    ax = new_axes(ax, height=0.9 + 0.24 * len(values))
     ax.set_facecolor("white")
     ax.patch.set_hatch("////")
     ax.patch.set_edgecolor("#bbbbbb")
     image = ax.imshow(np.ma.masked_invalid(values), cmap=COLOUR_MAP, aspect="auto")
-    ax.set_yticks(range(len(sides[0])), [_text(name) for name in sides[0]])
+    ax.set_yticks(range(len(sides[0])), [escaped(name) for name in sides[0]])
     step = 1 + len(sides[1]) // 20  # layers of a deep model: every second number is legible
-    ax.set_xticks(range(0, len(sides[1]), step), [_text(name) for name in sides[1][::step]])
-    if max(len(_text(name)) for name in sides[1]) > 4:
+    ax.set_xticks(range(0, len(sides[1]), step), [escaped(name) for name in sides[1][::step]])
+    if max(len(escaped(name)) for name in sides[1]) > 4:
         ax.tick_params(axis="x", labelrotation=35)
         for tick in ax.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
@@ -115,7 +85,7 @@ def heat_map(
         )
     if values.size <= ANNOTATED:
         _annotate(ax, values, image)
-    ax.figure.colorbar(image, ax=ax, label=_text(label or measure(table, value)), pad=0.02)
+    ax.figure.colorbar(image, ax=ax, label=escaped(label or measure(table, value)), pad=0.02)
     return ax
 
 
@@ -153,17 +123,17 @@ def curves(
     require(table, (hue, x), ("value", "low", "high", x))
     if log_x and (floats(table[x]) <= 0).any():
         raise ValueError(f"{x!r} goes down to {table[x].min()}: a log axis has no place for that")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     for place, name in enumerate(levels(table[hue])):
         line = table[table[hue] == name].sort_values(x)
         at, value, low, high = (floats(line[c]) for c in (x, "value", "low", "high"))
         colour = COLOURS[place % len(COLOURS)]
         ax.fill_between(at, low, high, color=colour, alpha=0.14, lw=0)
         ax.plot(
-            at, value, color=colour, label=_text(name), marker=MARKERS[place % len(MARKERS)],
+            at, value, color=colour, label=escaped(name), marker=MARKERS[place % len(MARKERS)],
             linestyle=LINES[place % len(LINES)], markevery=max(1, len(at) // 12),
         )  # fmt: skip
-    ax.set(xlabel=_text(x.replace("_", " ")), ylabel=_text(label or measure(table, "value")))
+    ax.set(xlabel=escaped(x.replace("_", " ")), ylabel=escaped(label or measure(table, "value")))
     if log_x:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
@@ -191,8 +161,8 @@ def forest(
     """
     keys = [rows] if isinstance(rows, str) else list(rows)
     require(comparisons, keys, ("difference", "low", "high", "p_holm", "p_min", "n"))
-    ax = _axes(ax, height=1.0 + 0.27 * len(comparisons))
-    names = comparisons[keys].map(_text).agg(" · ".join, axis=1)
+    ax = new_axes(ax, height=1.0 + 0.27 * len(comparisons))
+    names = comparisons[keys].map(escaped).agg(" · ".join, axis=1)
     significant = floats(comparisons["p_holm"]) < level
     _intervals(ax, comparisons, "difference", [COLOURS[0]] * len(names), significant, ["o"])
     ax.axvline(0, color="#444444", lw=0.8, zorder=1)
@@ -205,7 +175,7 @@ def forest(
     ])  # fmt: skip
     notes.tick_params(length=0)
     notes.spines["right"].set_visible(False)
-    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=_text(label or _against(comparisons)))
+    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=escaped(label or _against(comparisons)))
     marks = [
         Line2D([], [], color=COLOURS[0], marker="o", mfc=face, label=text)
         for face, text in (
@@ -233,14 +203,14 @@ def scores(
     """
     keys = [rows] if isinstance(rows, str) else list(rows)
     require(table, keys + ([hue] if hue else []), ("value", "low", "high"))
-    ax = _axes(ax, height=0.8 + 0.24 * len(table))
+    ax = new_axes(ax, height=0.8 + 0.24 * len(table))
     names = levels(table[hue]) if hue else [""]
     place = [names.index(name) for name in table[hue]] if hue else [0] * len(table)
     colours = [COLOURS[p % len(COLOURS)] for p in place]
     markers = [MARKERS[p % len(MARKERS)] for p in place]
     _intervals(ax, table, "value", colours, np.ones(len(table), bool), markers)
-    ax.set_yticks(range(len(table)), table[keys].map(_text).agg(" · ".join, axis=1))
-    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=_text(label or measure(table, "value")))
+    ax.set_yticks(range(len(table)), table[keys].map(escaped).agg(" · ".join, axis=1))
+    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=escaped(label or measure(table, "value")))
     ax.grid(axis="both", color="#e4e4e4", lw=0.6)
     if hue:
         _legend(ax, hue, names)
@@ -267,7 +237,7 @@ def scatter_map(
     holes = int((np.isnan(floats(points[x])) | np.isnan(floats(points[y]))).sum())
     if holes:
         raise ValueError(f"{holes} of {len(points)} points have no {x!r} or {y!r}; drop them first")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     size = float(np.clip(2400 / len(points), 3, 28))
     if colour and pd.api.types.is_numeric_dtype(points[colour]):
         marks = ax.scatter(points[x], points[y], c=floats(points[colour]), s=size, lw=0)
@@ -288,21 +258,6 @@ def scatter_map(
     ax.set(xticks=[], yticks=[], aspect="equal")
     ax.spines[:].set_visible(False)
     return ax
-
-
-def _text(name: Any) -> str:
-    """As matplotlib may draw it: a dollar sign in data starts no formula."""
-    return plain(name).replace("$", r"\$")
-
-
-def _axes(ax: Axes | None, height: float | None = None) -> Axes:
-    """The axes given, or those of a new figure in the style's width and the height needed."""
-    import matplotlib.pyplot as plt
-
-    if ax is not None:
-        return ax
-    width, usual = mpl.rcParams["figure.figsize"]
-    return plt.subplots(figsize=(width, height or usual), layout="constrained")[1]
 
 
 def _against(comparisons: pd.DataFrame) -> str:
@@ -352,7 +307,7 @@ def _intervals(
 def _legend(ax: Axes, title: str, names: Sequence[Any]) -> None:
     """Colour and marker of every level, right of the axes."""
     marks = [
-        Line2D([], [], ls="", marker=MARKERS[place % len(MARKERS)], label=_text(name),
+        Line2D([], [], ls="", marker=MARKERS[place % len(MARKERS)], label=escaped(name),
                color=COLOURS[place % len(COLOURS)])
         for place, name in enumerate(names)
     ]  # fmt: skip

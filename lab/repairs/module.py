@@ -115,8 +115,10 @@ def attach(model: EmbeddingModel, repair: Repair) -> EmbeddingModel:
     at = 2
     while at < len(modules) and isinstance(modules[at], RepairModule):
         at += 1
-    before: Any = modules[at - 1] if at > 2 else model.encoder
-    width, fitted = before.get_embedding_dimension(), repair.fitted_on_
+    sized: list[Any] = [
+        module for module in modules[:at] if hasattr(module, "get_embedding_dimension")
+    ]
+    width, fitted = sized[-1].get_embedding_dimension(), repair.fitted_on_
     if fitted.d != width:
         raise ValueError(
             f"{module.repair_name} was fitted on d = {fitted.d}, but what comes before it in this "

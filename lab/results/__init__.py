@@ -37,7 +37,7 @@ __all__ = [
     "validate",
 ]
 
-VERSION = "3"
+VERSION = "4"
 TEXT, WHOLE, NUMBER = "str", "Int64", "float64"
 KINDS: dict[str, tuple[type, ...]] = {TEXT: (str,), WHOLE: (int,), NUMBER: (int, float)}
 
@@ -64,15 +64,15 @@ RESULTS = Schema(
         **dict.fromkeys(["notebook", "checkpoint", "attention", "temperature"], TEXT),
         **dict.fromkeys(["extension", "sink", "template", "template_pooled"], TEXT),
         **{"max_length": WHOLE, "layer": WHOLE, "pooling": TEXT, "layer_mix": TEXT},
-        **dict.fromkeys(["repair", "dataset", "split"], TEXT),
+        **dict.fromkeys(["repair", "design", "training", "dataset", "split"], TEXT),
         **{"bin": TEXT, "length": WHOLE, "position": NUMBER},
         **dict.fromkeys(["probe", "metric", "form"], TEXT),
         **dict.fromkeys(["value", "low", "high"], NUMBER),
-        **dict.fromkeys(["n", "dim", "truncated", "seed"], WHOLE),
+        **dict.fromkeys(["n", "dim", "parameters", "truncated", "seed"], WHOLE),
     },
     required=("probe", "metric", "value"),
     centre="value",
-    measured=("value", "low", "high", "n", "dim", "truncated"),
+    measured=("value", "low", "high", "n", "dim", "parameters", "truncated"),
 )
 COMPARISONS = Schema(
     "comparisons",
@@ -166,7 +166,7 @@ def save(frame: pd.DataFrame, out_dir: str | Path, name: str = "results") -> Pat
     pq.write_table(pa.table(columns, schema=pa.schema(fields, metadata=metadata)), buffer)
     path = Path(out_dir) / f"{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, buffer.getvalue())
+    replace(path, buffer.getvalue())
     return path
 
 
@@ -285,7 +285,7 @@ def _plain_list(column: pd.Series) -> list[object]:
     return [None if pd.isna(value) else value for value in column.tolist()]
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
     """Write beside ``path``, then move: the old file stays until the new one is complete."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,0 +1,1 @@
+"""Training: pairs, recipes and one trainer for heads, adapters and whole models."""
