@@ -5,7 +5,7 @@
     texts                                                               lab.data
       -> encoder (attention mode, temperature, sink, template)          lab.models
       -> hidden states of every layer, one forward pass                 lab.readout
-      -> token pooling x layer mix -> embeddings                        lab.pooling
+      -> token pooling x layer mix -> embeddings                        lab.pooling, lab.poolers
       -> measures of the space, repairs of it                           lab.anisotropy, lab.repairs
       -> probes -> scores -> intervals, paired tests                    lab.probes, lab.stats
       -> one tidy table, beside what papers report                      lab.results
@@ -13,7 +13,8 @@
 
 ``lab.grid`` scores every design of a model on a data set, ``lab.spaces`` measures, repairs and
 scores some of them on several; ``lab.collapse`` asks how all this depends on the length of a text,
-and ``lab.long_context`` what a model finds beyond its window; ``lab.losses`` is for training.
+and ``lab.long_context`` what a model finds beyond its window. ``lab.training`` trains heads,
+adapters and models, with ``lab.losses``; ``lab.study`` does so for every design of a study.
 
 Importing ``lab`` imports nothing else: each module pulls in what it needs when it is needed.
 """
