@@ -16,5 +16,11 @@ scores some of them on several; ``lab.collapse`` asks how all this depends on th
 and ``lab.long_context`` what a model finds beyond its window. ``lab.training`` trains heads,
 adapters and models, with ``lab.losses``; ``lab.study`` does so for every design of a study.
 
-Importing ``lab`` imports nothing else: each module pulls in what it needs when it is needed.
+Importing ``lab`` imports nothing else of it: each module pulls in what it needs when it is needed.
 """
+
+import os
+
+# Without it the last digit of a matrix product depends on where in memory its operands lie, and a
+# model that was saved and loaded gives other vectors (docs/decisions.md D53). MKL reads it once.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

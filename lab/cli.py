@@ -1,4 +1,4 @@
-"""The command ``lab``: list, params, run, study, data, models, export, figures, doctor.
+"""The command ``lab``: one notebook, a series of them, a study, a corpus; data, models, pages.
 
 Exit codes: 0 done, 1 refused (also every usage error: click's own 2 means a failed cell here),
 2 a cell failed, 3 the kernel died, 4 timeout, 5 interrupted. Heavy imports are in the commands.
@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import paths
+from lab.corpus import command as corpus
+from lab.series import commands as series
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +40,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="What data sets there are; fetch one into the mirror.")
 app.add_typer(data_app, name="data")
+series.register(app)
+app.command()(corpus.embed)
 
 Notebook = Annotated[str, typer.Argument(help="A path, a number (01) or a name (01_pooling).")]
 Runs = Annotated[
@@ -251,27 +255,10 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def find(notebook: str) -> Path:
-    """The path of a notebook given as a path, a number or a (beginning of a) name.
+    """The path of a notebook given as a path, a number or a (beginning of a) name."""
+    from lab.runner import notebooks
 
-    Raises:
-        ValueError: a number or name that fits more than one.
-        LookupError: nothing fits (with the nearest name).
-    """
-    from lab.registry import unknown
-
-    path = Path(notebook)
-    if path.suffix or path.is_file():
-        return path
-    known = {file.stem: file for file in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))}
-    start = notebook.zfill(2) + "_" if notebook.isdigit() else notebook
-    fitting = [stem for stem in known if stem == notebook] or [
-        s for s in known if s.startswith(start)
-    ]
-    if len(fitting) > 1:
-        raise ValueError(f"{notebook!r} fits {', '.join(fitting)}; give more of the name")
-    if not fitting:
-        raise LookupError(unknown("notebook", notebook, known))
-    return known[fitting[0]]
+    return notebooks.find(notebook)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,26 +112,45 @@ def replace(path: Path, text: str) -> None:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file."""
+    """The sha256 of a file, read once in this process for as long as nothing writes to it."""
+    found = path.stat()
+    return _digest(path, found.st_ino, found.st_size, found.st_ctime_ns)
+
+
+@cache
+def _digest(path: Path, *_: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def surroundings() -> dict[str, str]:
+    """What is hashed into every run id of this installation: data, lab code, environment."""
+    lab = Path(__file__).parent
+    code = {f.relative_to(lab).as_posix(): digest(f) for f in sorted(lab.rglob("*.py"))}
+    return {
+        "data": _sha({f.relative_to(paths.DATA).as_posix(): digest(f) for f in _data_files()}),
+        "lab": _sha(code),
+        "environment": _sha([platform.python_version(), _locked()]),
+    }
+
+
 def identity(
-    notebook: Path, parameters: Mapping[str, Any], defaults: Mapping[str, Any]
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    around: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The run id and what was hashed into it.
 
     id = hash(code cells, parameters, files in data/, lab code, installed versions of what
     constraints.txt names, Python). What a run reads beyond data/ (weights, the mirror) is found
-    only while it runs: `changed_inputs` checks that before a finished run is reused.
+    only while it runs: `changed_inputs` checks that before a finished run is reused. ``around``:
+    :func:`surroundings`, for a caller with many runs.
     """
     hashed = {
         "code_cells": _sha(reading.code_cells(reading.load(notebook))),
         "parameters": dict(parameters),
-        "data": _sha({f.relative_to(paths.DATA).as_posix(): digest(f) for f in _data_files()}),
-        "lab": _sha({f.name: digest(f) for f in sorted(Path(__file__).parent.rglob("*.py"))}),
-        "environment": _sha([platform.python_version(), _locked()]),
+        **(surroundings() if around is None else around),
     }
     return {
         "id": _sha(hashed),
@@ -144,8 +164,10 @@ def identity(
     }
 
 
-def environment(variables: Mapping[str, str], threads: int) -> dict[str, Any]:
-    """Versions, machine and the settings of the run's process."""
+def environment(
+    variables: Mapping[str, str], threads: int, memory: float | None = None
+) -> dict[str, Any]:
+    """Versions, machine and the settings of the run's process; ``memory``: its limit in GB."""
     constraints = paths.ROOT / "constraints.txt"
     return {
         "constraints_sha256": digest(constraints) if constraints.is_file() else None,
@@ -156,6 +178,7 @@ def environment(variables: Mapping[str, str], threads: int) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": threads,
+        "memory_limit": memory,
         "gpus": gpus(),
         "variables": dict(sorted(variables.items())),
     }

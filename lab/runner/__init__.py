@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from lab import manifest, paths
 from lab.runner import claims, execution, parameters
 
 Listen = Callable[[execution.Event], None]
+Told = Callable[[], int | None]  # the signal that ends a run, once there is one
 
 GRACE = 10.0  # seconds between killing a kernel and killing the process that saves its notebook
 STDERR_LINES = 50
@@ -58,6 +59,7 @@ class Run:
 class _Stop:
     """Why the run is to be stopped, once it is, and the running processes."""
 
+    told: Told = lambda: None
     state: str | None = None
     reason: str = ""
     signal: int | None = None
@@ -67,6 +69,9 @@ class _Stop:
     def ask(self, state: str, reason: str, number: int | None = None) -> None:
         if self.state is None:
             self.state, self.reason, self.signal = state, reason, number
+
+    def interrupt(self, number: int) -> None:
+        self.ask("interrupted", f"the runner got {signal.Signals(number).name}", number)
 
 
 def run(
@@ -78,13 +83,17 @@ def run(
     out: Path | None = None,
     timeout: float | None = None,
     threads: int | None = None,
+    memory: float | None = None,
     force: bool = False,
     listen: Listen | None = None,
+    told: Told | None = None,
 ) -> Run:
     """The run of ``notebook``, in ``out/NN_slug/<name or profile>-<first 8 of its id>``.
 
-    ``timeout`` bounds the whole run in seconds; ``threads`` defaults to the cores this process may
-    use; ``force`` runs again and moves a finished run aside; ``listen`` gets every event.
+    ``timeout`` bounds the whole run in seconds, ``memory`` the data of each of its processes in GB
+    (RLIMIT_DATA); ``threads`` defaults to the cores this process may use; ``force`` runs again and
+    moves a finished run aside; ``listen`` gets every event. ``told`` is asked for the signal that
+    ends the run; without it the run listens to SIGINT and SIGTERM itself.
 
     Raises:
         ValueError, LookupError: refused, and nothing was started or written: an unknown, mistyped
@@ -95,8 +104,9 @@ def run(
     signature = parameters.read(path)
     values = parameters.resolve(signature, overrides or {}, profile)
     cores = threads or len(os.sched_getaffinity(0))
-    if cores < 1 or (timeout is not None and timeout <= 0):
-        raise ValueError(f"threads and timeout must be positive, came {threads} and {timeout}")
+    limits = {"threads": threads, "timeout": timeout, "memory": memory}
+    if bad := {name: limit for name, limit in limits.items() if limit is not None and limit <= 0}:
+        raise ValueError(f"threads, timeout and memory must be positive, came {bad}")
     label = name or profile
     if not NAMES.fullmatch(label):
         raise ValueError(f"a run's name has letters, digits, '.', '_', '-' only, came {label!r}")
@@ -104,11 +114,16 @@ def run(
     defaults = {key: p.default for key, p in signature.parameters.items()}
     identity = manifest.identity(path, free, defaults)
     folder = (out or paths.RUNS).resolve() / path.stem / f"{label}-{identity['id'][:8]}"
-    with _interruptible() as stop, claims.claimed(folder, identity["id"], force) as finished:
-        if finished:
-            return Run("skipped", f"a finished run is in {finished}", finished, identity["id"])
+    with _interruptible(told) as stop, claims.claimed(folder, identity["id"], force) as claim:
+        if claim.finished:
+            done = claim.finished
+            return Run("skipped", f"a finished run is in {done}", done, identity["id"])
         with tempfile.TemporaryDirectory(prefix="lab-", ignore_cleanup_errors=True) as scratch:
-            job = _start(signature, values, identity, folder, Path(scratch), cores, label, profile)
+            environment = manifest.environment(
+                batch_variables(folder, Path(scratch), cores), cores, memory
+            )
+            job = _start(signature, values, identity, folder, environment, label, profile)
+            job["lock"] = claim.lock
             end = _supervise(job, folder, Path(scratch), stop, timeout, listen)
             return _close(folder, Path(scratch), identity["id"], stop, end)
 
@@ -118,8 +133,7 @@ def _start(
     values: dict[str, Any],
     identity: dict[str, Any],
     folder: Path,
-    scratch: Path,
-    threads: int,
+    environment: dict[str, Any],
     label: str,
     profile: str,
 ) -> dict[str, Any]:
@@ -127,7 +141,6 @@ def _start(
     values = dict(values)
     if parameters.SET_BY_RUNNER in values:
         values[parameters.SET_BY_RUNNER] = "."  # the kernel runs in the folder; no path leaks
-    variables = batch_variables(folder, scratch, threads)
     manifest.write(
         folder,
         {
@@ -136,11 +149,12 @@ def _start(
             "profile": profile,
             "identity": identity,
             "code": manifest.code(folder),
-            "environment": manifest.environment(variables, threads),
+            "environment": environment,
             "inputs": [],
             "outcome": {
                 "state": manifest.RUNNING,
                 "started": manifest.now(),
+                "clock": time.monotonic(),  # of this machine since its start: it never goes back
                 "runner": {"pid": os.getpid(), "host": socket.gethostname()},
             },
         },
@@ -152,7 +166,8 @@ def _start(
         "folder": str(folder),
         "parameters": repr(changed),  # not JSON, which has no tuples
         "table": parameters.table(signature, values),
-        "variables": variables,
+        "variables": environment["variables"],
+        "memory": environment["memory_limit"],
     }
 
 
@@ -251,7 +266,7 @@ def _launch(job: dict[str, Any], folder: Path, scratch: Path, stderr: int) -> tu
         stderr=stderr,
         cwd=folder,
         env=inherited | job["variables"],
-        pass_fds=[writing_end],
+        pass_fds=[writing_end, job["lock"]],
         start_new_session=True,
         text=True,
     )
@@ -276,6 +291,8 @@ def _follow(child: Any, pipe: int, stop: _Stop, timeout: float | None, hear: Lis
                 *lines, buffer = (buffer + chunk).split(b"\n")
                 for line in lines:
                     hear(json.loads(line))
+            if number := stop.told():
+                stop.interrupt(number)
             if timeout is not None and time.monotonic() - begun > timeout:
                 stop.ask("timeout", f"it took longer than {timeout:g} s")
             if stop.state:
@@ -284,7 +301,7 @@ def _follow(child: Any, pipe: int, stop: _Stop, timeout: float | None, hear: Lis
     child.wait()
     child.stdin.close()
     for event in stop.events:
-        if event["event"] == "kernel" and child.returncode:
+        if event["event"] == "kernel":  # what the notebook started and left behind, too
             execution.kill_group(event["pid"])
 
 
@@ -301,19 +318,23 @@ def _kill(child: Any, stop: _Stop) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[_Stop]:
-    """A stop that SIGINT and SIGTERM ask for while the context is open (main thread only)."""
-    stop = _Stop()
+def _interruptible(told: Told | None) -> Iterator[_Stop]:
+    """A stop asked for by ``told`` or, without it, by SIGINT and SIGTERM."""
+    stop = _Stop(told or (lambda: None))
+    with nullcontext() if told else signals(stop.interrupt):
+        yield stop
 
-    def handle(number: int, _: object) -> None:
-        stop.ask("interrupted", f"the runner got {signal.Signals(number).name}", number)
 
+@contextmanager
+def signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Nothing; SIGINT and SIGTERM go to ``handle`` while the context is open (main thread only)."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: handle(n)) for number in wanted}
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

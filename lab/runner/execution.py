@@ -9,10 +9,12 @@ import ast
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,11 +30,15 @@ TABLE_TAG = "lab-parameters"
 ERROR_TAG = "papermill-error-cell-tag"  # papermill's own: it removes these cells before a new run
 WIDGET = "application/vnd.jupyter.widget-view+json"
 INJECTED = "injected-parameters"
+GIGABYTE = 10**9
 
 
 def main() -> None:
     """Nothing; runs the job read from standard input and reports how it ended."""
     job = json.loads(sys.stdin.readline())
+    os.set_inheritable(job["lock"], False)  # held until this process ends, and by no kernel
+    if job["memory"]:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(job["memory"] * GIGABYTE),) * 2)
     events: list[Event] = []
     pipe = os.fdopen(job["events"], "w", buffering=1, encoding="utf-8")
 
@@ -47,6 +53,7 @@ def main() -> None:
     end = _execute(job, journal)
     if orphaned.is_set():
         conclude(Path(job["folder"]), events, "interrupted", "the runner was killed", None)
+        (Path(job["folder"]) / manifest.LOCK).unlink(missing_ok=True)
         shutil.rmtree(Path(os.environ["JUPYTER_RUNTIME_DIR"]).parent, ignore_errors=True)
     journal({"event": "end", **end})
 
@@ -68,6 +75,8 @@ def kill_group(leader: int) -> None:
 
 def _execute(job: dict[str, Any], journal: Journal) -> Event:
     """How the notebook ended: state, reason and the kernel's signal."""
+    # jsonschema checks IRIs with it, which notebooks have none of; its grammar takes a second.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -97,8 +106,9 @@ def _execute(job: dict[str, Any], journal: Journal) -> Event:
         code = kernel[0].returncode if kernel else None
         number = -code if code is not None and code < 0 else None
         if dead:
-            how = f"signal {signal.Signals(number).name}" if number else f"exit status {code}"
-            return {"state": "dead", "reason": f"the kernel died ({how})", "signal": number}
+            how = f" (signal {signal.Signals(number).name})" if number else f" (exit status {code})"
+            reason = f"the kernel died{'' if code is None else how}"
+            return {"state": "dead", "reason": reason, "signal": number}
         traceback.print_exc()
         return {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
     return {"state": "ok", "reason": ""}
@@ -243,6 +253,7 @@ def conclude(
         "exit_code": manifest.EXIT_CODES[state],
         "signal": number,
         "finished": manifest.now(),
+        "seconds": time.monotonic() - content["outcome"]["clock"],
         "stopped_in": stopped,
         "cells": cells,
         "outputs": manifest.outputs(folder),

@@ -1,0 +1,175 @@
+"""The shape of the whole cloud from what each shard's vectors add up to; nothing is read twice.
+
+A shard leaves the state of a :class:`lab.anisotropy.Stream` beside its file. When all are done the
+states are merged, in the order of the shards, so that the measures do not depend on who did what
+when; the merged state stays, for further measures and paired differences, the others go. A state
+that is missing or damaged is made again from the vectors of its shard.
+"""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lab.anisotropy import MEASURES, Moments, Stream, tabulate
+from lab.anisotropy.measure import ROWS
+from lab.anisotropy.moments import Directions
+from lab.anisotropy.report import default_measures
+from lab.corpus import output
+from lab.corpus.output import replaced
+from lab.corpus.plan import STATES, Plan
+
+
+def of(vectors: np.ndarray, first: int, measures: str) -> Stream:
+    """What the vectors (n, dim) of a shard add up to; ``first`` is the number of its first row.
+
+    Rows are numbered on from there: where a shard left rows out the numbers after them shift
+    within it, which only decides who falls into the sample and into which group.
+    """
+    stream = Stream(covariance=measures == "all", start=first)
+    return stream.update(vectors.astype(np.float32, copy=False)) if len(vectors) else stream
+
+
+def save(path: Path, streams: Mapping[str, Stream]) -> None:
+    """Nothing; ``path`` holds the states of the streams."""
+    arrays = {
+        f"{column}/{name}": array
+        for column, stream in streams.items()
+        for name, array in _arrays(stream).items()
+    }
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load(path: Path, column: str) -> Stream:
+    """The stream of one column that was saved in ``path``.
+
+    Raises:
+        FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError: it is not there, or damaged.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        start = f"{column}/"
+        names = [name for name in file.files if name.startswith(start)]
+        return _stream({name.removeprefix(start): file[name] for name in names})
+
+
+def state_path(plan: Plan, number: int) -> Path:
+    """Where the state of a shard lies until all are merged."""
+    return plan.out / STATES / f"{number:06d}.npz"
+
+
+def merged_path(plan: Plan, column: str) -> Path:
+    """Where the state of all shards lies once it is merged."""
+    return plan.out / STATES / f"{column}.npz"
+
+
+def merged(plan: Plan, column: str) -> Stream:
+    """The stream of one column over all shards, which are done."""
+    whole = Stream(covariance=plan.request.measures == "all")
+    for shard in plan.shards:
+        try:
+            found = load(state_path(plan, shard.number), column)
+        except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+            vectors = output.read(plan.path(shard.number), column)
+            found = of(vectors, shard.first, plan.request.measures)
+        whole.merge(found)
+    return whole
+
+
+def summarise(plan: Plan, columns: Sequence[str]) -> dict[str, Any]:
+    """The measures of each column, or why there are none; the merged states are saved.
+
+    One column is in memory at a time: groups x dim^2 x 8 bytes.
+
+    Warns:
+        SampleSizeWarning: no more rows than dimensions, for measures that depend on that.
+    """
+    found: dict[str, Any] = {"measures": {}, "refused": {}}
+    for column in columns:
+        stream = merged(plan, column)
+        save(merged_path(plan, column), {column: stream})
+        found["measures"][column], found["refused"][column] = _measured(stream)
+    for shard in plan.shards:
+        state_path(plan, shard.number).unlink(missing_ok=True)
+    return found
+
+
+def _measured(stream: Stream) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The rows of the table of measures, and why some are not in it.
+
+    Measures of rows are asked one by one: each may refuse, two_nn where texts are repeated.
+    """
+    names = default_measures(stream)
+    of_rows = [name for name in names if MEASURES[name].reads == ROWS]
+    rows: list[dict[str, Any]] = []
+    refused = {}
+    for asked in ([name for name in names if name not in of_rows], *([one] for one in of_rows)):
+        try:
+            table = tabulate(stream, asked).astype(object)
+        except ValueError as error:
+            refused[", ".join(asked)] = str(error)
+        else:
+            rows += table.where(table.notna(), None).to_dict("records")
+    return rows, refused
+
+
+def _arrays(stream: Stream) -> dict[str, np.ndarray]:
+    """A stream as named arrays; of a symmetric matrix the upper half."""
+    options = [stream.covariance, len(stream.groups), stream.sample, stream.seed, stream.row]
+    arrays = {
+        "options": np.array(options, dtype=np.int64),
+        "spans": np.array(stream._spans, dtype=np.int64).reshape(-1, 2),
+        "keys": stream._keys,
+        "numbers": stream._numbers,
+    }
+    if stream._kept is not None:
+        arrays["kept"] = stream._kept
+    for number, group in enumerate(stream.groups):
+        if group is None:
+            continue
+        directions = group.directions
+        found: dict[str, Any] = {
+            "n": [directions.n, directions.zeros],
+            "total": directions.total.cpu(),
+            "squares": directions.squares.cpu(),
+        }
+        if isinstance(group, Moments):
+            upper = torch.triu_indices(group.d, group.d)
+            found |= {
+                "mean": group.mean.cpu(),
+                "scatter": group.scatter[upper[0], upper[1]].cpu(),
+                "eps": group.eps,
+            }
+        arrays |= {f"{number}/{name}": np.asarray(one) for name, one in found.items()}
+    return arrays
+
+
+def _stream(arrays: Mapping[str, np.ndarray]) -> Stream:
+    """The stream that ``_arrays`` took apart."""
+    covariance, groups, sample, seed, row = arrays["options"].tolist()
+    stream = Stream(covariance=bool(covariance), groups=groups, sample=sample, seed=seed, start=row)
+    stream._spans = [(int(first), int(last)) for first, last in arrays["spans"]]
+    stream._keys, stream._numbers = arrays["keys"], arrays["numbers"]
+    stream._kept = arrays.get("kept")
+    for number in range(groups):
+        if f"{number}/n" in arrays:
+            start = f"{number}/"
+            own = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+            stream.groups[number] = _group(own)
+    return stream
+
+
+def _group(arrays: Mapping[str, np.ndarray]) -> Moments | Directions:
+    n, zeros = arrays["n"].tolist()
+    total, squares = torch.from_numpy(arrays["total"]), torch.from_numpy(arrays["squares"])
+    directions = Directions(n, total, squares, zeros)
+    if "scatter" not in arrays:
+        return directions
+    mean = torch.from_numpy(arrays["mean"])
+    scatter = torch.empty(len(mean), len(mean), dtype=torch.float64)
+    row, column = torch.triu_indices(len(mean), len(mean))
+    scatter[row, column] = scatter[column, row] = torch.from_numpy(arrays["scatter"])
+    return Moments(n, mean, scatter, directions, float(arrays["eps"]))

@@ -1,0 +1,129 @@
+"""The tables of many runs in one: measurements, and comparisons with their tie groups."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from lab import results
+from lab.registry import unknown
+from lab.series.records import Record
+from lab.stats import significance
+
+RUN = "run"
+PREFIX = "parameter."
+RESULTS, COMPARISONS = "results.parquet", "comparisons.parquet"
+CONTEXT = ["dataset", "split", "bin", "probe", "metric", "seed", "checkpoint", "notebook"]
+
+
+def measurements(runs: Sequence[Record]) -> pd.DataFrame:
+    """Every measurement of the runs: columns run, parameter.NAME for those that differ, and ours.
+
+    Raises:
+        ValueError: a run without a table, or with one that is damaged or of another schema version;
+            the message names the run.
+    """
+    return _joined(runs, {run.folder.name: _table(run, RESULTS) for run in runs})
+
+
+def comparisons(runs: Sequence[Record], alpha: float = 0.05) -> pd.DataFrame:
+    """Every paired comparison of those runs that have a table of them.
+
+    ``separable``: p_holm < alpha. ``group``: settings (and the baseline) that share a letter are
+    not separable from each other; empty where not every pair of them was compared.
+
+    Raises:
+        ValueError: a table that is damaged or of another schema version; no run has one.
+    """
+    with_tables = [run for run in runs if (run.folder / COMPARISONS).is_file()]
+    if not with_tables:
+        raise ValueError("none of these runs holds comparisons.parquet")
+    tables = {run.folder.name: _grouped(_table(run, COMPARISONS), alpha) for run in with_tables}
+    return _joined(with_tables, tables)
+
+
+def only(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of that metric.
+
+    Raises:
+        LookupError: no such metric in the table.
+    """
+    if metric not in set(table["metric"]):
+        raise LookupError(unknown("metric", metric, table["metric"].unique()))
+    return table[table["metric"] == metric].reset_index(drop=True)
+
+
+def parameters(runs: Sequence[Record]) -> pd.DataFrame:
+    """The parameters in which the runs differ, a column each; a row for each run, by its folder.
+
+    A parameter that a notebook does not have is empty; one with values of several kinds is text.
+    """
+    values = {run.folder.name: run.hashed["parameters"] for run in runs}
+    names = dict.fromkeys(name for known in values.values() for name in known)
+    columns = {name: [known.get(name) for known in values.values()] for name in names}
+    differ = {f"{PREFIX}{n}": _column(v) for n, v in columns.items() if len(set(map(repr, v))) > 1}
+    rows = pd.Index(list(values), dtype="str", name=RUN)
+    return pd.DataFrame(differ, index=range(len(rows))).set_axis(rows)
+
+
+def _table(run: Record, name: str) -> pd.DataFrame:
+    path = run.folder / name
+    if not path.is_file():
+        raise ValueError(f"run {run.folder} has no {name}: its notebook saves no such table")
+    try:
+        return results.load(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"run {run.folder}: {error}") from None
+
+
+def _joined(runs: Sequence[Record], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One table under the other; run and parameters come first."""
+    if len(tables) < len(runs):
+        raise ValueError("two run folders have one name; give each run once")
+    own = parameters(runs)
+    parts = []
+    for folder, table in tables.items():
+        settings = own.loc[[folder] * len(table)].reset_index()
+        parts.append(pd.concat([settings, table.reset_index(drop=True)], axis=1))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _grouped(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """The comparisons with ``separable`` and, where every pair is there, the groups of both."""
+    table = table.assign(p_used=table["p_holm"].fillna(table["p"]))
+    letters: dict[tuple[int, str], str] = {}
+    for _, rows in table.groupby(CONTEXT, dropna=False, sort=False):
+        found = _letters(rows, alpha)
+        letters |= {(at, name): group for at in rows.index for name, group in found.items()}
+    for column, who in (("group", "setting"), ("baseline_group", "baseline")):
+        groups = [letters.get(pair) for pair in zip(table.index, table[who], strict=True)]
+        table[column] = pd.Series(groups, index=table.index, dtype="str")
+    return table.assign(separable=table["p_used"] < alpha).drop(columns="p_used")
+
+
+def _letters(rows: pd.DataFrame, alpha: float) -> dict[str, str]:
+    """The tie group of each setting; none where a pair of settings was not compared."""
+    first = rows["baseline"].iloc[0]
+    names = list(dict.fromkeys([first, *rows["baseline"], *rows["setting"]]))
+    p = pd.DataFrame(float("nan"), index=names, columns=names)
+    differences = {first: 0.0}
+    for row in rows.to_dict("records"):
+        a, b = row["setting"], row["baseline"]
+        p.loc[a, b] = p.loc[b, a] = row["p_used"]
+        differences |= {a: row["difference"]} if b == first else {}
+        differences |= {b: -row["difference"]} if a == first else {}
+    if any(pd.isna(p.loc[a, b]) for a, b in combinations(names, 2)):
+        return {}
+    ties = significance.tie_groups(differences, p.fillna(1.0), alpha)  # the diagonal
+    return dict(zip(ties["setting"], ties["group"], strict=True))
+
+
+def _column(values: Sequence[Any]) -> pd.Series:
+    """The values as one column: of their kind, or as texts where there are several."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float}:
+        return pd.Series(values, dtype="Int64" if kinds == {int} else "Float64")
+    if kinds == {bool}:
+        return pd.Series(values, dtype="boolean")
+    return pd.Series([None if value is None else str(value) for value in values], dtype="str")

@@ -1,0 +1,107 @@
+"""A finished run done again elsewhere, and what came out differently."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lab import manifest, runner
+from lab.runner import claims, parameters
+from lab.series import records
+
+SHOWN = 5  # differing rows that are named
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the repetition ended, what was compared, what differs, what else has changed since."""
+
+    run: runner.Run
+    compared: list[str]
+    differences: list[str]
+    changed: list[str]
+
+
+def verify(
+    folder: Path, *, tolerance: float = 0.0, timeout: float | None = None,
+    listen: runner.Listen | None = None,
+) -> Verdict:  # fmt: skip
+    """The verdict on a finished run: the same notebook, parameters and threads in a new folder.
+
+    Compared are the tables: every Parquet file and the CSV of every figure. Numbers differ when
+    they are further apart than ``tolerance``, absolute and relative; the default is exact.
+
+    Raises:
+        ValueError: no finished run in ``folder``, its outputs are not what it wrote, its notebook
+            is gone, or it left no table.
+    """
+    if tolerance < 0:
+        raise ValueError(f"a tolerance is 0 or positive, came {tolerance}")
+    content = manifest.read(folder)
+    identity, outcome = content["identity"], content["outcome"]
+    if outcome["state"] != "ok":
+        raise ValueError(f"{folder} is {outcome['state']}, not ok: there is nothing to verify")
+    if names := claims.damaged(folder, content):
+        raise ValueError(f"{folder}: gone or not what the run wrote: {', '.join(names)}")
+    tables = [n for n in outcome["outputs"] if Path(n).suffix in (".parquet", ".csv")]
+    if not tables:
+        raise ValueError(f"{folder} holds no table to compare")
+    values = {name: entry["value"] for name, entry in identity["parameters"].items()}
+    notebook = Path(identity["notebook"])
+    with tempfile.TemporaryDirectory(prefix="lab-verify-") as scratch:
+        run = runner.run(
+            notebook, values, profile=parameters.PROFILE, out=Path(scratch), timeout=timeout,
+            threads=content["environment"]["threads"], listen=listen,
+        )  # fmt: skip
+        again = manifest.read(run.folder)["identity"]["hashed"]
+        changed = records.differing(identity["hashed"], again)
+        found = []
+        if run.state == "ok":
+            found = [d for name in tables for d in differences(folder, run.folder, name, tolerance)]
+    return Verdict(run, tables, found, changed)
+
+
+def differences(old: Path, new: Path, name: str, tolerance: float) -> list[str]:
+    """What differs between two folders' tables of that name, one line each; nothing: equal."""
+    if not (new / name).is_file():
+        return [f"{name}: not written again"]
+    before, after = (_read(folder / name) for folder in (old, new))
+    if list(before.columns) != list(after.columns):
+        return [f"{name}: columns {list(before.columns)} became {list(after.columns)}"]
+    if len(before) != len(after):
+        return [f"{name}: {len(before)} rows became {len(after)}"]
+    lines = list(_cells(name, before, after, tolerance))
+    more = [f"{name}: {len(lines) - SHOWN} more cells differ"] if len(lines) > SHOWN else []
+    return lines[:SHOWN] + more
+
+
+def _cells(name: str, before: pd.DataFrame, after: pd.DataFrame, tolerance: float) -> Iterator[str]:
+    for column in before.columns:
+        for at in np.flatnonzero(~_equal(before[column], after[column], tolerance)):
+            row = _row(before.iloc[at].to_dict())
+            was, now = before[column].iloc[at], after[column].iloc[at]
+            yield f"{name} row {at}, {column}: {was} became {now} ({row})"
+
+
+def _equal(before: pd.Series, after: pd.Series, tolerance: float) -> np.ndarray:
+    both = before.isna() & after.isna()
+    kinds = [pd.api.types.is_numeric_dtype(series) for series in (before, after)]
+    if all(kinds):
+        a, b = (series.to_numpy(dtype=float, na_value=np.nan) for series in (before, after))
+        same = np.isclose(a, b, rtol=tolerance, atol=tolerance) if tolerance else a == b
+    else:
+        same = (before.astype(object) == after.astype(object)).fillna(False).to_numpy(dtype=bool)
+    return same | both.to_numpy()
+
+
+def _row(cells: Mapping[Any, Any]) -> str:
+    """What names a row: its texts."""
+    return ", ".join(f"{name} {value}" for name, value in cells.items() if isinstance(value, str))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
