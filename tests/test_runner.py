@@ -13,7 +13,7 @@ import pytest
 from nbclient import NotebookClient
 from tiny_notebook import LAB, build, executed, folder_of, lab, manifest_of, printed
 
-from lab import manifest, runner
+from lab import atomic, manifest, runner
 from lab.runner import parameters
 
 SECRET = 'a"b\'c\\ """ \n\t{n} $HOME `id`; __import__("os").mkdir("pwned") # é漢'
@@ -405,7 +405,7 @@ def test_no_room_for_the_manifest_starts_nothing_and_leaves_nothing(tmp_path):
 def test_a_manifest_is_replaced_whole_or_not_at_all(tmp_path):
     manifest.write(tmp_path, {"a": 1})
     with pytest.raises(UnicodeEncodeError):
-        manifest.replace(tmp_path / "manifest.json", "half of it, then no text: \ud800")
+        atomic.write(tmp_path / "manifest.json", "half of it, then no text: \ud800")
     assert manifest.read(tmp_path) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import archive
 
-from lab.data.sources import MANIFEST, record, replace, store
+from lab import atomic
+from lab.data.sources import MANIFEST, record, store
 
 N_CORPUS, N_TEST, N_DEV = 2500, 500, 300
 SECTIONS = (
@@ -145,7 +146,7 @@ def build(out: Path, work: Path) -> None:
     stated, packages, english = archive.indexes(work)
     rows, rng = descriptions(packages, english), random.Random(5)
     rng.shuffle(rows)
-    replace(out / "LICENSES/debian.txt", NOTICE.format(stated=stated).encode())
+    atomic.write(out / "LICENSES/debian.txt", NOTICE.format(stated=stated))
     about = {"source": f"{stated}, English package descriptions", **LICENCE}
     labelled = sections(rows, rng)
     used = {row["package"] for table in labelled.values() for row in table}

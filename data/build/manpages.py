@@ -18,7 +18,8 @@ from pathlib import Path
 
 import archive
 
-from lab.data.sources import replace, store
+from lab import atomic
+from lab.data.sources import store
 
 VERSION = "6.03-2"
 SECTIONS = ("2", "3", "4", "5", "7")
@@ -128,7 +129,7 @@ def build(out: Path, work: Path) -> None:
 
     licence = licence_text(roots[0] / "usr/share/doc/manpages/copyright")
     notice = NOTICE.format(version=VERSION, licence=licence)
-    replace(out / "LICENSES/manpages.txt", notice.encode())
+    atomic.write(out / "LICENSES/manpages.txt", notice)
     entry = {
         "kind": "retrieval",
         "source": f"Debian packages manpages and manpages-dev {VERSION} (Linux man-pages 6.03)",

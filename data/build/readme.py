@@ -7,7 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
-from lab.data.sources import MANIFEST, replace
+from lab import atomic
+from lab.data.sources import MANIFEST
 
 BUILD = {  # by how the name starts; the first that fits
     "wordnet-pairs": "pairs.py",
@@ -102,7 +103,7 @@ def main() -> None:
                 )
             )
     page = HEAD.format(sets=table(sets)) + table(files) + "\n"
-    replace(out / "README.md", page.encode())
+    atomic.write(out / "README.md", page)
 
 
 if __name__ == "__main__":

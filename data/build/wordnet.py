@@ -16,7 +16,8 @@ from pathlib import Path
 
 import archive
 
-from lab.data.sources import replace, store
+from lab import atomic
+from lab.data.sources import store
 
 VERSION = "1:3.0-37"
 SOURCE = f"Debian package wordnet-base {VERSION} (WordNet 3.0 data files)"
@@ -220,7 +221,7 @@ def build(out: Path, work: Path) -> None:
     """Write the three sets and the licence into ``out``; packages are unpacked below ``work``."""
     root = archive.unpacked("wordnet-base", VERSION, work) / "usr/share"
     synsets, senses = read_synsets(root / "wordnet"), read_senses(root / "wordnet")
-    replace(out / "LICENSES/wordnet.txt", (root / "doc/wordnet-base/copyright").read_bytes())
+    atomic.write(out / "LICENSES/wordnet.txt", (root / "doc/wordnet-base/copyright").read_bytes())
     pool, rng = single_meaning(synsets, senses), random.Random(3)
     in_use = [(word, synset) for word, synset in pool if senses[word][1]]
     about = {"source": SOURCE, "lang": "en", **LICENCE}

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from lab.anisotropy import MEASURES, Moments, Stream, tabulate
+from lab import atomic
+from lab.anisotropy import MEASURES, Stream, state, tabulate
 from lab.anisotropy.measure import ROWS
-from lab.anisotropy.moments import Directions
 from lab.anisotropy.report import default_measures
 from lab.corpus import output
-from lab.corpus.output import replaced
 from lab.corpus.plan import STATES, Plan
 
 
@@ -38,9 +36,9 @@ def save(path: Path, streams: Mapping[str, Stream]) -> None:
     arrays = {
         f"{column}/{name}": array
         for column, stream in streams.items()
-        for name, array in _arrays(stream).items()
+        for name, array in state.taken(stream).items()
     }
-    with replaced(path) as temporary, temporary.open("wb") as file:
+    with atomic.replaced(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
@@ -53,7 +51,7 @@ def load(path: Path, column: str) -> Stream:
     with np.load(path, allow_pickle=False) as file:
         start = f"{column}/"
         names = [name for name in file.files if name.startswith(start)]
-        return _stream({name.removeprefix(start): file[name] for name in names})
+        return state.put({name.removeprefix(start): file[name] for name in names})
 
 
 def state_path(plan: Plan, number: int) -> Path:
@@ -114,62 +112,3 @@ def _measured(stream: Stream) -> tuple[list[dict[str, Any]], dict[str, str]]:
         else:
             rows += table.where(table.notna(), None).to_dict("records")
     return rows, refused
-
-
-def _arrays(stream: Stream) -> dict[str, np.ndarray]:
-    """A stream as named arrays; of a symmetric matrix the upper half."""
-    options = [stream.covariance, len(stream.groups), stream.sample, stream.seed, stream.row]
-    arrays = {
-        "options": np.array(options, dtype=np.int64),
-        "spans": np.array(stream._spans, dtype=np.int64).reshape(-1, 2),
-        "keys": stream._keys,
-        "numbers": stream._numbers,
-    }
-    if stream._kept is not None:
-        arrays["kept"] = stream._kept
-    for number, group in enumerate(stream.groups):
-        if group is None:
-            continue
-        directions = group.directions
-        found: dict[str, Any] = {
-            "n": [directions.n, directions.zeros],
-            "total": directions.total.cpu(),
-            "squares": directions.squares.cpu(),
-        }
-        if isinstance(group, Moments):
-            upper = torch.triu_indices(group.d, group.d)
-            found |= {
-                "mean": group.mean.cpu(),
-                "scatter": group.scatter[upper[0], upper[1]].cpu(),
-                "eps": group.eps,
-            }
-        arrays |= {f"{number}/{name}": np.asarray(one) for name, one in found.items()}
-    return arrays
-
-
-def _stream(arrays: Mapping[str, np.ndarray]) -> Stream:
-    """The stream that ``_arrays`` took apart."""
-    covariance, groups, sample, seed, row = arrays["options"].tolist()
-    stream = Stream(covariance=bool(covariance), groups=groups, sample=sample, seed=seed, start=row)
-    stream._spans = [(int(first), int(last)) for first, last in arrays["spans"]]
-    stream._keys, stream._numbers = arrays["keys"], arrays["numbers"]
-    stream._kept = arrays.get("kept")
-    for number in range(groups):
-        if f"{number}/n" in arrays:
-            start = f"{number}/"
-            own = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
-            stream.groups[number] = _group(own)
-    return stream
-
-
-def _group(arrays: Mapping[str, np.ndarray]) -> Moments | Directions:
-    n, zeros = arrays["n"].tolist()
-    total, squares = torch.from_numpy(arrays["total"]), torch.from_numpy(arrays["squares"])
-    directions = Directions(n, total, squares, zeros)
-    if "scatter" not in arrays:
-        return directions
-    mean = torch.from_numpy(arrays["mean"])
-    scatter = torch.empty(len(mean), len(mean), dtype=torch.float64)
-    row, column = torch.triu_indices(len(mean), len(mean))
-    scatter[row, column] = scatter[column, row] = torch.from_numpy(arrays["scatter"])
-    return Moments(n, mean, scatter, directions, float(arrays["eps"]))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab import manifest
+from lab import atomic
 from lab.corpus import plan as plans
 from lab.corpus.executors import EXECUTORS
 from lab.corpus.ledger import Ledger
@@ -99,7 +99,7 @@ def _summary(plan: Plan, ledger: Ledger) -> dict[str, Any]:
     path = plan.out / SUMMARY
     with plans.locked(plan.out):
         if not path.exists():
-            manifest.replace(path, json.dumps(_summarise(plan, ledger), indent=1) + "\n")
+            atomic.write(path, json.dumps(_summarise(plan, ledger), indent=1) + "\n")
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab import manifest
+from lab import atomic, manifest
 from lab.corpus.plan import LEDGER, SHARDS, STATES, Plan
 
 CLAIMS = "claims"
@@ -104,12 +104,12 @@ class Ledger:
             for left in (self.plan.out / folder).glob(f".{number:06d}.*"):
                 left.unlink(missing_ok=True)
         content = {"attempt": last + 1, "worker": worker, "begun": manifest.now()}
-        manifest.replace(path, json.dumps(content) + "\n")
+        atomic.write(path, json.dumps(content) + "\n")
         return last + 1
 
     def finish(self, number: int, entry: Entry) -> None:
         """Nothing; the shard is done from now on."""
-        manifest.replace(self._entry(number), json.dumps(entry) + "\n")
+        atomic.write(self._entry(number), json.dumps(entry) + "\n")
 
     def verify(self, numbers: Iterable[int], say: Callable[[int, str], None]) -> None:
         """Nothing; shards whose file is not what their entry says are not done any more.

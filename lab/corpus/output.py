@@ -1,10 +1,7 @@
 """One Parquet file a shard: ids, counts and vectors, written whole or not at all."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab import manifest
+from lab import atomic, manifest
 from lab.corpus.rows import Rows
 
 IDS = {"row": pa.int64(), "int64": pa.int64(), "string": pa.string()}
 METADATA = b"lab"
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, which takes its place when the context ends well."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def stored(vectors: np.ndarray, kind: str) -> np.ndarray:
@@ -87,7 +67,7 @@ def write(
     table = pa.table(columns).replace_schema_metadata(metadata)
     plain = {f"{name}.list.element": "none" for name in vectors}  # floats do not shrink
     packed = {name: "zstd" for name in ("id", "n_tokens", "truncated")}
-    with replaced(path) as temporary:
+    with atomic.replaced(path) as temporary:
         pq.write_table(
             table,
             temporary,

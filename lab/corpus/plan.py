@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lab import manifest
+from lab import atomic, manifest
 from lab.corpus.sources import Shard, Source, cut, examine, find
 from lab.registry import unknown
 
@@ -128,7 +128,7 @@ def make(corpus: Path, out: Path, request: Request) -> Plan:
             "request": asdict(request),
             "sources": [asdict(source) for source in sources],
         }
-        manifest.replace(out / NAME, json.dumps(content) + "\n")
+        atomic.write(out / NAME, json.dumps(content) + "\n")
     return plan
 
 
@@ -167,7 +167,7 @@ def agree(path: Path, wanted: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(wanted))
     with locked(path.parent):
         if not path.exists():
-            manifest.replace(path, json.dumps(wanted, indent=1) + "\n")
+            atomic.write(path, json.dumps(wanted, indent=1) + "\n")
             return
     known = json.loads(path.read_text(encoding="utf-8"))
     if differing := _differences(known, wanted):

@@ -8,7 +8,6 @@ data sets and the sha256 of their files, so one reader serves all three.
 import gzip
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from lab import paths
+from lab import atomic, paths
 
 MANIFEST = "manifest.json"
 REMEDY = {
@@ -215,7 +214,8 @@ def store(
         qrels = name.startswith("qrels/")
         file, content = f"{key}/{name}", _tsv(rows) if qrels else _jsonl(rows)
         file += ".tsv" if qrels else ".jsonl.gz"
-        replace(root / file, content)
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(root / file, content)
         digest = hashlib.sha256(content).hexdigest()
         recorded[file] = {"sha256": digest, "bytes": len(content), "rows": len(rows)}
         queries = len({row["query-id"] for row in rows}) if qrels else 0
@@ -241,18 +241,8 @@ def record(
         manifest = json.loads(path.read_text(encoding="utf-8"))
     for part, new in (("datasets", entries), ("files", files)):
         manifest[part] = dict(sorted({**manifest[part], **new}.items()))
-    replace(path, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write ``content`` under a temporary name, then rename: what was there stays until the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    atomic.write(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
 def _jsonl(rows: list[dict[str, Any]]) -> bytes:

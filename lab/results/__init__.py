@@ -5,10 +5,7 @@ are Parquet: the same table gives the same bytes, and a file is replaced whole o
 """
 
 import io
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab import atomic
 from lab.registry import unknown
 from lab.results.reported import against_gains, against_reported, claims, reported, setting
 
@@ -166,7 +164,7 @@ def save(frame: pd.DataFrame, out_dir: str | Path, name: str = "results") -> Pat
     pq.write_table(pa.table(columns, schema=pa.schema(fields, metadata=metadata)), buffer)
     path = Path(out_dir) / f"{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, buffer.getvalue())
+    atomic.write(path, buffer.getvalue())
     return path
 
 
@@ -283,24 +281,3 @@ def _refuse(frame: pd.DataFrame, bad: pd.Series, why: str) -> None:
 
 def _plain_list(column: pd.Series) -> list[object]:
     return [None if pd.isna(value) else value for value in column.tolist()]
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write beside ``path``, then move: the old file stays until the new one is complete."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise OSError(
-            error.errno,
-            f"could not write {len(content)} bytes ({error.strerror}); what was there before is "
-            "unchanged: free space and save again",
-            str(path),
-        ) from error

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lab import manifest
+from lab import atomic, manifest
 
 Event = dict[str, Any]
 Journal = Callable[[Event], None]
@@ -133,7 +133,7 @@ def _prepare_papermill(target: str, table: str, journal: Journal) -> list[Any]:
         """Notebooks replaced in one step: a full disk leaves the last good one."""
 
         def write(self, text: str, path: str) -> None:
-            manifest.replace(Path(path), text)
+            atomic.write(Path(path), text)
 
     class Engine(NBClientEngine):
         """Papermill's engine with our hooks, the table on top and no TCP."""
@@ -297,7 +297,7 @@ def mark_stopped(path: Path, cells: Sequence[dict[str, Any]], message: str) -> N
     )
     notebook["cells"] = kept
     notebook["metadata"].setdefault("papermill", {})["exception"] = True
-    manifest.replace(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    atomic.write(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 def _error_cell(name: str, text: str) -> dict[str, Any]:

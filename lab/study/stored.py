@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab import atomic
 from lab.probes import SCORES
-from lab.results import replace
 from lab.stats import Score
 from lab.study.plan import Design
 
@@ -112,7 +112,7 @@ def write(path: Path, cell: Finished) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, buffer.getvalue())
+    atomic.write(path, buffer.getvalue())
 
 
 def read(path: Path) -> Finished:

@@ -7,7 +7,6 @@ every other file. It is written into a folder of another name, which is then ren
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lab import atomic
 from lab.training.hashing import of_weights
 from lab.training.pairs import Pairs
 from lab.training.recipe import Recipe
@@ -73,23 +73,14 @@ def write_whole(folder: Path, mine: Configuration, write: Callable[[Path], Path]
     seal = json.dumps({"configuration": mine, "files": files}, indent=1)
     (written / RUN).write_text(seal, encoding="utf-8")
     for file in written.iterdir():
-        _on_disk(file)
+        atomic.on_disk(file)
     place = folder / written.name
     shutil.rmtree(place, ignore_errors=True)
     written.replace(place)
-    _on_disk(folder)
+    atomic.on_disk(folder)
     shutil.rmtree(beside, ignore_errors=True)
     for old in checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)
-
-
-def _on_disk(path: Path) -> None:
-    """Wait until a file or a folder's list of names has reached the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- reading -----------------------------------------------------------------------------------
