@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lab import paths
 from lab.corpus import command as corpus
@@ -106,7 +106,8 @@ def params(notebook: Notebook, as_json: AsJson = False) -> None:
         )
         return
     profiles = {key: chosen for key, chosen in signature.profiles.items() if chosen}
-    table = Table("parameter", "type", "default", *profiles, "help")
+    folded = (Column(head, overflow="fold") for head in ("type", "default", *profiles))
+    table = Table(Column("parameter", no_wrap=True), *folded, "help")
     for name, p in signature.parameters.items():
         chosen = [repr(v[name]) if name in v else "" for v in profiles.values()]
         # Text, not markup: rich would read `list[str]` as a style.

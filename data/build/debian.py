@@ -146,6 +146,7 @@ def build(out: Path, work: Path) -> None:
     stated, packages, english = archive.indexes(work)
     rows, rng = descriptions(packages, english), random.Random(5)
     rng.shuffle(rows)
+    (out / "LICENSES").mkdir(parents=True, exist_ok=True)
     atomic.write(out / "LICENSES/debian.txt", NOTICE.format(stated=stated))
     about = {"source": f"{stated}, English package descriptions", **LICENCE}
     labelled = sections(rows, rng)

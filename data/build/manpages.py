@@ -129,6 +129,7 @@ def build(out: Path, work: Path) -> None:
 
     licence = licence_text(roots[0] / "usr/share/doc/manpages/copyright")
     notice = NOTICE.format(version=VERSION, licence=licence)
+    (out / "LICENSES").mkdir(parents=True, exist_ok=True)
     atomic.write(out / "LICENSES/manpages.txt", notice)
     entry = {
         "kind": "retrieval",

@@ -221,6 +221,7 @@ def build(out: Path, work: Path) -> None:
     """Write the three sets and the licence into ``out``; packages are unpacked below ``work``."""
     root = archive.unpacked("wordnet-base", VERSION, work) / "usr/share"
     synsets, senses = read_synsets(root / "wordnet"), read_senses(root / "wordnet")
+    (out / "LICENSES").mkdir(parents=True, exist_ok=True)
     atomic.write(out / "LICENSES/wordnet.txt", (root / "doc/wordnet-base/copyright").read_bytes())
     pool, rng = single_meaning(synsets, senses), random.Random(3)
     in_use = [(word, synset) for word, synset in pool if senses[word][1]]
