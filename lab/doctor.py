@@ -1,11 +1,15 @@
 """What this machine has for the workbench, one finding a line, each with its cure."""
 
+import fcntl
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
+import resource
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +18,8 @@ from lab import manifest, paths
 
 STYLES = {"ok": "green", "note": "yellow", "missing": "red"}
 ENOUGH = 5 << 30  # bytes: a model, its converted weights and a few runs
+ROOM = 2 << 30  # bytes of memory: one run at the defaults of its notebook
+FEW = 1024  # open files, processes: a run has a few dozen of each
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -36,9 +42,10 @@ class Finding:
 def examine() -> list[Finding]:
     """Every finding, in the order in which a newcomer would meet the trouble."""
     checks: tuple[Callable[[], Finding], ...] = (
-        _python, _kernel, _packages, _weights, _chromium, _gpu, _threads, _mirror,
+        _python, _kernel, _packages, _scale, _weights, _data, _chromium, _gpu, _threads, _memory,
+        _limits, _mirror,
     )  # fmt: skip
-    return [check() for check in checks] + list(_folders())
+    return [check() for check in checks] + list(_folders()) + [_locks()]
 
 
 def _python() -> Finding:
@@ -136,6 +143,54 @@ def _threads() -> Finding:
     return Finding("ok", "threads", f"{cores} (lab run --threads changes it){shell}")
 
 
+def _memory() -> Finding:
+    """What is free of this machine, or of the container's share of it."""
+    if not (known := Path("/proc/meminfo")).is_file():
+        return Finding("note", "memory", "unknown here", f"a run wants {ROOM >> 30} GiB")
+    info = dict(re.findall(r"^(\w+):\s+(\d+) kB", known.read_text(), re.M))
+    free, total = (int(info[name]) << 10 for name in ("MemAvailable", "MemTotal"))
+    share = Path("/sys/fs/cgroup/memory.max")
+    if share.is_file() and (text := share.read_text().strip()).isdecimal():
+        used = int(share.with_name("memory.current").read_text())
+        total, free = min(total, int(text)), min(free, int(text) - used)
+    found = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    if free < ROOM:
+        return Finding("note", "memory", found, f"a run wants {ROOM >> 30} GiB; lab sweep -j 1")
+    return Finding("ok", "memory", f"{found}, room for {free // ROOM} runs")
+
+
+def _limits() -> Finding:
+    """Open files and processes (threads count) that the shell allows; -1 is no limit."""
+    have = {
+        "n": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "u": resource.getrlimit(resource.RLIMIT_NPROC)[0],
+    }
+    cures = [f"ulimit -{option} {FEW}" for option, most in have.items() if 0 <= most < FEW]
+    found = f"{have['n']} open files, {have['u']} processes"
+    return Finding("note" if cures else "ok", "limits", found, "; ".join(cures))
+
+
+def _scale() -> Finding:
+    version = _version("ray")
+    if version:
+        return Finding("ok", "ray", version)
+    cure = "pip install -e .[scale] -c constraints.txt; only many GPUs or machines need it"
+    return Finding("note", "ray", "not here", cure)
+
+
+def _data() -> Finding:
+    """Whether the shipped data is what its manifest says."""
+    index = paths.DATA / "manifest.json"
+    if not index.is_file():
+        return Finding("missing", "data", f"no {index}", "use a checkout of the project")
+    recorded = json.loads(index.read_text(encoding="utf-8"))["files"]
+    files = {name: (paths.DATA / name, facts["sha256"]) for name, facts in recorded.items()}
+    bad = [n for n, (f, sha) in files.items() if not f.is_file() or manifest.digest(f) != sha]
+    if bad:
+        return Finding("missing", "data", f"gone or changed: {', '.join(bad)}", "git checkout data")
+    return Finding("ok", "data", f"{len(recorded)} shipped files, all as recorded")
+
+
 def _mirror() -> Finding:
     folder = paths.mirror()
     if folder is None:
@@ -157,7 +212,7 @@ def _folders() -> Iterator[Finding]:
         ("cache", paths.cache()),
         ("hub cache", Path(hub)),
     ):
-        place = next(p for p in (folder, *folder.parents) if p.exists())
+        place = _place(folder)
         free = shutil.disk_usage(place).free
         found = f"{folder}, {free / 2**30:.1f} GiB free"
         if not os.access(place, os.W_OK):
@@ -168,3 +223,26 @@ def _folders() -> Iterator[Finding]:
             )
         else:
             yield Finding("ok", subject, found)
+
+
+def _place(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _locks() -> Finding:
+    """Whether two processes of this machine can tell that a run is going on."""
+    try:
+        with (
+            tempfile.NamedTemporaryFile(dir=_place(paths.RUNS)) as one,
+            Path(one.name).open() as two,
+        ):
+            fcntl.flock(one, fcntl.LOCK_EX)
+            fcntl.flock(two, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return Finding("ok", "locks", f"{paths.RUNS} can be locked")
+    except OSError as error:
+        why = str(error.strerror)
+    else:
+        why = "a lock keeps nobody out"
+    return Finding("missing", "locks", f"{paths.RUNS}: {why}", "mount it with flock, or use --out")

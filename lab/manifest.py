@@ -23,6 +23,7 @@ from typing import Any
 from lab import atomic, paths, reading
 
 NAME = "manifest.json"
+FORMAT = 1
 INPUTS = "inputs.jsonl"
 LOG = "log.txt"
 LOCK = ".lock"
@@ -57,14 +58,22 @@ def read(folder: Path) -> dict[str, Any]:
     """The manifest in ``folder``.
 
     Raises:
-        ValueError: there is none, or it is not JSON.
+        ValueError: there is none, it is not JSON, not of a run, or of another format.
     """
     try:
-        return dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder} is not a run folder: it has no {NAME}") from None
     except ValueError as error:
         raise ValueError(f"{folder / NAME} is damaged ({error}); move the folder away") from None
+    if not (isinstance(content, dict) and {"identity", "outcome"} <= content.keys()):
+        raise ValueError(f"{folder / NAME} is not the manifest of a run")
+    if (came := content.get("format", FORMAT)) != FORMAT:
+        raise ValueError(
+            f"{folder / NAME} has format {came!r}, wanted {FORMAT}: read it with the code that "
+            "wrote it, or run the notebook again"
+        )
+    return content
 
 
 def latest(roots: Iterable[Path]) -> list[Path]:

@@ -144,7 +144,7 @@ def _start(
     manifest.write(
         folder,
         {
-            "format": 1,
+            "format": manifest.FORMAT,
             "name": label,
             "profile": profile,
             "identity": identity,

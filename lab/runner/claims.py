@@ -90,7 +90,7 @@ def held(folder: Path) -> bool:
     """Whether a process is at work on the run in ``folder``, on any machine that sees it."""
     try:
         lock = (folder / manifest.LOCK).open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     with lock:
         try:

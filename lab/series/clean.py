@@ -1,7 +1,9 @@
 """Run folders that no longer serve: listed, and deleted only when asked."""
 
+import fcntl
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +27,16 @@ class Leftover:
 def leftovers(out: Path) -> list[Leftover]:
     """The run folders below ``out`` that are not finished and that no process works on.
 
-    That is: failed, dead, timeout, interrupted, moved aside for a later run, or without a manifest.
-    Only folders named like those of runs are looked at: what a notebook saved by hand stays.
+    That is: failed, dead, timeout, interrupted, moved aside for a later run, killed before the
+    manifest was written, or with one that is damaged. Nothing else is touched: what a notebook
+    saved by hand, folders that only look like runs, what a link leads to, and runs that were going
+    on on another host, whose locks need not be seen here.
+
+    Raises:
+        ValueError: ``out`` is no folder.
     """
+    if not out.is_dir():
+        raise ValueError(f"no folder of runs at {out}")
     return [
         Leftover(folder, why, sum(f.lstat().st_size for f in folder.rglob("*") if f.is_file()))
         for folder in _run_folders(out)
@@ -39,16 +48,20 @@ def delete(leftover: Leftover) -> None:
     """Nothing; the folder is gone.
 
     Raises:
-        ValueError: a process has taken it up meanwhile.
+        ValueError: it is not what was listed any more: a process has taken it up meanwhile.
     """
-    if claims.held(leftover.folder):
-        raise ValueError(f"a run is going on in {leftover.folder}")
-    shutil.rmtree(leftover.folder)
+    folder = leftover.folder
+    with (folder.parent / manifest.LOCK).open("a") as queue:  # no run starts here meanwhile
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        if claims.held(folder) or _why(folder) != leftover.why:
+            raise ValueError(f"{folder} was taken up meanwhile; nothing in it was deleted")
+        shutil.rmtree(folder)
 
 
 def _run_folders(out: Path) -> Iterator[Path]:
     for folder in sorted(out.glob("*/*")):
-        if folder.is_dir() and not folder.is_symlink() and RUN_FOLDER.fullmatch(folder.name):
+        linked = folder.is_symlink() or folder.parent.is_symlink()
+        if folder.is_dir() and not linked and RUN_FOLDER.fullmatch(folder.name):
             yield folder
 
 
@@ -56,8 +69,24 @@ def _why(folder: Path) -> str:
     """Why nobody needs the folder, or an empty text."""
     found = records.record(folder)
     if found is None:
-        return f"no {manifest.NAME} that can be read"
+        return f"no {manifest.NAME} that can be read" if _ours(folder) else ""
+    if _elsewhere(found):
+        return ""
     if found.state not in ("ok", manifest.RUNNING):
         return f"{found.state}: {found.reason}".removesuffix(": ")
     aside = re.search(r"\.\d+$", folder.name)
     return "moved aside for a later run" if aside and found.state == "ok" else ""
+
+
+def _ours(folder: Path) -> bool:
+    """Whether a run began in a folder without a manifest that can be read."""
+    names = {path.name for path in folder.iterdir()}
+    return names <= {manifest.LOCK} or {manifest.NAME, manifest.LOG} <= names
+
+
+def _elsewhere(found: records.Record) -> bool:
+    """Whether the manifest says that a process of another host is at work."""
+    outcome = found.content["outcome"]
+    return bool(
+        outcome["state"] == manifest.RUNNING and outcome["runner"]["host"] != socket.gethostname()
+    )

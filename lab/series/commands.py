@@ -1,6 +1,8 @@
-"""The commands on series of runs: sweep, status, compare, verify, clean, series-schema."""
+"""The commands on series of runs: sweep, status, clean, series-schema; and those on finished runs.
 
-import json
+``register`` is the one place that knows them all.
+"""
+
 import sys
 import time
 from collections.abc import Sequence
@@ -10,20 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab import paths
+from lab.series.console import AsJson, Out, say, say_json
+from lab.series.finished import compare, verify
 
 if TYPE_CHECKING:
     from lab.series.plan import Series
-    from lab.series.records import Record
     from lab.series.status import Standing
 
-DIFFERS = 2
 REFRESH = 1.0  # seconds
+FRAME = 6  # lines of a table besides its rows
 MEGABYTE = 1e6
 
 SeriesPath = Annotated[Path, typer.Argument(metavar="SERIES", help="A series file: series/*.yaml.")]
-HERE = "Where the run folders are; default: runs/."
-Out = Annotated[Path, typer.Option(help=HERE, show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -66,17 +66,17 @@ def sweep(
         there = records.read(chosen.runs.values())
         why = {key: records.reason(run, there) for key, run in chosen.runs.items()}
         workers = make(jobs or 1)
-        _say(f"{len(chosen.runs)} runs, {workers.jobs} at a time, in {whole.out}")
+        say(f"{len(chosen.runs)} runs, {workers.jobs} at a time, in {whole.out}")
         count = 0
 
-        def say(ended: sweeping.Ended) -> None:
+        def tell(ended: sweeping.Ended) -> None:
             nonlocal count
             count += 1
             because = f"  ({why[ended.key]})" if ended.state in ("ok", "failed") else ""
-            _say(f"[{count}/{len(chosen.runs)}] {ended.line}{because}")
+            say(f"[{count}/{len(chosen.runs)}] {ended.line}{because}")
 
-        ended = sweeping.sweep(chosen, workers, say)
-    _say(sweeping.summary(ended))
+        ended = sweeping.sweep(chosen, workers, tell)
+    say(sweeping.summary(ended))
     raise typer.Exit(sweeping.exit_code(ended))
 
 
@@ -87,75 +87,26 @@ def status(series: SeriesPath, out: Out = paths.RUNS, as_json: AsJson = False) -
 
     found = plan.load(series, out)
     if as_json:
-        _json([one.as_json() for one in standing.read(found)])
+        say_json([one.as_json() for one in standing.read(found)])
         return
     if not sys.stdout.isatty():
-        for one in standing.read(found):
-            _say(one.line)
-        _say(standing.summary(standing.read(found)))
+        standings = standing.read(found)
+        for one in standings:
+            say(one.line)
+        say(standing.summary(standings))
         return
+    from rich.console import Console
     from rich.live import Live
 
-    with Live(_table(standing.read(found)), auto_refresh=False) as live:
+    console = Console()
+    with Live(console=console, auto_refresh=False, transient=True) as live:
         while locks.sweeping(found.out):
+            standings = standing.read(found)
+            shown = standing.telling(standings, console.height - FRAME)
+            live.update(_table(shown, standing.summary(standings)), refresh=True)
             time.sleep(REFRESH)
-            live.update(_table(standing.read(found)), refresh=True)
-        live.update(_table(standing.read(found)), refresh=True)
-
-
-def compare(
-    what: Annotated[
-        list[Path], typer.Argument(metavar="SERIES|RUN...", help="A series file, or run folders.")
-    ],
-    out: Annotated[
-        list[Path] | None,
-        typer.Option("--out", metavar="FILE", help="Write .csv, .parquet, .tex, .html; repeat."),
-    ] = None,
-    runs: Annotated[
-        Path, typer.Option("--runs", metavar="DIR", help=HERE, show_default=False)
-    ] = paths.RUNS,
-    comparisons: Annotated[
-        bool, typer.Option("--comparisons", help="The paired comparisons with tie groups instead.")
-    ] = False,
-    metric: Annotated[str | None, typer.Option(help="Only this metric.")] = None,
-) -> None:
-    """One table over the finished runs: measurements with intervals, parameters as columns."""
-    from lab.series import formats, tables
-
-    found = _finished(what, runs)
-    table = tables.comparisons(found) if comparisons else tables.measurements(found)
-    if metric:
-        table = tables.only(table, metric)
-    title = what[0].stem if len(what) == 1 else f"{len(found)} runs"
-    for path in out or []:
-        formats.write(table, path, title)
-        _say(f"{path}")
-    if not out:
-        from rich.console import Console
-
-        Console().print(_rich(formats.shown(table)))
-
-
-def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    tolerance: Annotated[
-        float, typer.Option(help="Absolute and relative; numbers may differ by it.")
-    ] = 0.0,
-    timeout: Annotated[float | None, typer.Option(help="Seconds for the whole run.")] = None,
-) -> None:
-    """Run it again elsewhere and compare every table; exit 2 if one differs."""
-    from lab.series import verify as verification
-
-    verdict = verification.verify(run, tolerance=tolerance, timeout=timeout)
-    if verdict.changed:
-        _say(f"changed since: {', '.join(verdict.changed)}")
-    for line in verdict.differences:
-        _say(line)
-    if verdict.run.exit_code:
-        _say(f"the repetition {verdict.run.line}")
-        raise typer.Exit(verdict.run.exit_code)
-    _say(f"{'differs' if verdict.differences else 'same'}: {', '.join(verdict.compared)}")
-    raise typer.Exit(DIFFERS if verdict.differences else 0)
+    standings = standing.read(found)
+    console.print(_table(standings, standing.summary(standings)))
 
 
 def clean(
@@ -164,29 +115,29 @@ def clean(
         bool, typer.Option("--delete", help="Delete them; without it they are only listed.")
     ] = False,
 ) -> None:
-    """Run folders that failed, died, were interrupted, moved aside, or have no manifest."""
+    """Run folders that failed, died, were interrupted or moved aside; listed, or deleted."""
     from lab.series import clean as cleaning
 
     found = cleaning.leftovers(out)
     for one in found:
         if delete:
             cleaning.delete(one)
-        _say(f"{one.size / MEGABYTE:9.1f} MB  {one.folder}  {one.why}")
+        say(f"{one.size / MEGABYTE:9.1f} MB  {one.folder}  {one.why}")
     total = sum(one.size for one in found) / MEGABYTE
     verb = "deleted" if delete else "would be deleted with --delete"
-    _say(f"{len(found)} folders, {total:.1f} MB {verb}")
+    say(f"{len(found)} folders, {total:.1f} MB {verb}")
 
 
 def series_schema() -> None:
     """The JSON schema of series files, for editors."""
     from lab.series import schema
 
-    _json(schema.SeriesFile.model_json_schema())
+    say_json(schema.SeriesFile.model_json_schema())
 
 
 def _part(shard: str) -> tuple[int, int]:
     number, slash, count = shard.partition("/")
-    if not (slash and number.isdigit() and count.isdigit()):
+    if not (slash and number.isdecimal() and count.isdecimal()):
         raise ValueError(f"--shard wants i/n such as 1/4, came {shard!r}")
     return int(number), int(count)
 
@@ -198,58 +149,20 @@ def _decisions(series: "Series") -> None:
     there = records.read(series.runs.values())
     decisions = {key: records.decide(run, there) for key, run in series.runs.items()}
     for key, decision in decisions.items():
-        _say(f"{decision.action:<5} {key}: {decision.why}")
+        say(f"{decision.action:<5} {key}: {decision.why}")
     runs = sum(decision.action == "run" for decision in decisions.values())
-    _say(f"{runs} to run, {len(decisions) - runs} to skip")
+    say(f"{runs} to run, {len(decisions) - runs} to skip")
 
 
-def _finished(what: Sequence[Path], out: Path) -> "list[Record]":
-    """The finished runs of a series, or those in the folders; what is left out is said."""
-    from lab.series import plan, records
-
-    if len(what) == 1 and what[0].suffix in (".yaml", ".yml"):
-        series = plan.load(what[0], out)
-        there = records.read(series.runs.values())
-        found = {key: records.of(run, there) for key, run in series.runs.items()}
-    else:
-        found = {str(folder): records.record(folder) for folder in what}
-    finished = [one for one in found.values() if one and one.state == "ok"]
-    missing = [key for key, one in found.items() if not one or one.state != "ok"]
-    if missing:
-        sys.stderr.write(f"left out, not finished: {', '.join(missing)}\n")
-    if not finished:
-        raise ValueError(f"no finished run among {', '.join(map(str, what))}; `lab sweep` first")
-    return finished
-
-
-def _table(standings: "Sequence[Standing]") -> Any:
+def _table(standings: "Sequence[Standing]", caption: str) -> Any:
     from rich.table import Table
     from rich.text import Text
 
     from lab.series import status as standing
 
-    table = Table("run", "state", "s", "reason", caption=standing.summary(standings))
+    table = Table("run", "state", "s", "reason", caption=caption)
     for one in standings:
         seconds = "" if one.seconds is None else f"{one.seconds:.0f}"
         state = Text(one.state, style=standing.STYLES[one.state])
         table.add_row(Text(one.key), state, seconds, Text(one.reason))
     return table
-
-
-def _rich(texts: Any) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*map(str, texts.columns))
-    for row in texts.itertuples(index=False):
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def _json(content: object) -> None:
-    _say(json.dumps(content, indent=1, default=str))

@@ -8,6 +8,13 @@ import pandas as pd
 
 from lab.registry import unknown
 
+SET = ("parameter.", "setting", "baseline")  # columns of what was set, not measured: every digit
+LATEX = str.maketrans(
+    {
+        **{one: f"\\{one}" for one in "&%$#_{}"},
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    }
+)  # fmt: skip
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -19,7 +26,9 @@ caption {{ text-align: left; font-weight: 600; padding-bottom: .5rem; }}
 th, td {{ text-align: left; padding: .2rem .7rem; border-bottom: 1px solid #8886; }}
 thead th {{ position: sticky; top: 0; background: Canvas; }}
 </style></head>
-<body><main>{table}</main></body></html>
+<body><main>
+{table}
+</main></body></html>
 """
 
 
@@ -45,9 +54,13 @@ def write(table: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as texts: no empty column, four digits, value [low, high] in one column."""
+    """The table as texts: no empty column, value [low, high] in one column.
+
+    What was measured has four digits, what was set all it needs.
+    """
     kept = table[[name for name in table.columns if table[name].notna().any()]]
-    texts = kept.map(_text)
+    digits = {name: 12 if str(name).startswith(SET) else 4 for name in kept.columns}
+    texts = kept.apply(lambda column: column.map(lambda one: _text(one, digits[column.name])))
     for centre in ("value", "difference"):
         if {centre, "low", "high"} <= set(texts.columns):
             interval = texts[centre] + " [" + texts["low"] + ", " + texts["high"] + "]"
@@ -56,10 +69,11 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return texts
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, digits: int) -> str:
+    """One line: a break would end a row of LaTeX."""
     if pd.isna(value):
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else " ".join(str(value).split())
 
 
 def _csv(table: pd.DataFrame, path: Path, title: str) -> None:
@@ -71,20 +85,29 @@ def _parquet(table: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def _latex(table: pd.DataFrame, path: Path, title: str) -> None:
-    texts = shown(table)
-    texts.columns = texts.columns.str.replace("_", r"\_")
-    escaped = texts.style.hide(axis="index").format(escape="latex")
-    latex = escaped.to_latex(
-        hrules=True, environment="longtable", column_format="l" * len(texts.columns)
+    texts = shown(table).map(_escaped)
+    texts.columns = pd.Index([_escaped(str(name)) for name in texts.columns])
+    latex = texts.style.hide(axis="index").to_latex(
+        hrules=True,
+        environment="longtable",
+        column_format="l" * len(texts.columns),
+        caption=_escaped(" ".join(title.split())),
     )
     path.write_text(latex, encoding="utf-8")
+
+
+def _escaped(text: str) -> str:
+    """As LaTeX prints it; a row that begins with "[" would be an argument of the line before."""
+    return "{}" * text.startswith("[") + text.translate(LATEX)
 
 
 def _html(table: pd.DataFrame, path: Path, title: str) -> None:
     from markupsafe import escape
 
-    rows = shown(table).to_html(index=False, border=0)
+    with pd.option_context("display.max_colwidth", None):  # else a long text ends in "..."
+        rows = shown(table).to_html(index=False, border=0)
     rows = rows.replace("<thead>", f"<caption>{escape(title)}</caption><thead>", 1)
+    rows = rows.replace("<th>", '<th scope="col">')  # cells are escaped: these are the header's
     path.write_text(PAGE.format(title=escape(title), table=rows), encoding="utf-8")
 
 

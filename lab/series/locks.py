@@ -37,9 +37,6 @@ def swept(out: Path, series: str, part: str) -> Iterator[None]:
                     f"{out} is being swept by process {holder['pid']} on {holder['host']} since "
                     f"{holder['since']}: {holder['series']}{shard}; wait for it or stop it"
                 )
-        mine = (folder / name).open("w", encoding="utf-8")
-        fcntl.flock(mine, fcntl.LOCK_EX)
-    with mine:
         about = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -47,24 +44,31 @@ def swept(out: Path, series: str, part: str) -> Iterator[None]:
             "series": series,
             "part": part,
         }
-        mine.write(json.dumps(about) + "\n")
+        mine = (folder / name).open("w", encoding="utf-8")
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        mine.write(json.dumps(about) + "\n")  # before the queue moves on: the next one reads it
         mine.flush()
+    with mine:
         yield
         (folder / name).unlink(missing_ok=True)
 
 
 def sweeping(out: Path) -> bool:
     """Whether a sweep of ``out`` is going on."""
-    return any(_holder(path) for path in (out / FOLDER).glob("*.json"))
+    return any(_held(path) for path in (out / FOLDER).glob("*.json"))
 
 
 def _holder(path: Path) -> dict[str, Any] | None:
-    """Who holds the lock file, or None where nobody does."""
+    """Who holds the lock file, or None where nobody does; asked by who has the queue."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if _held(path) else None
+
+
+def _held(path: Path) -> bool:
     try:
         with path.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
     except FileNotFoundError:
-        return None
+        return False
     except BlockingIOError:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return True
+    return False

@@ -12,6 +12,7 @@ from lab.series import records
 from lab.series.plan import Planned, Series
 
 MISSING = "not run"
+INTEREST = (manifest.RUNNING, "dead", "failed", "timeout", "interrupted", MISSING, "ok")
 STYLES = {
     "ok": "green",
     manifest.RUNNING: "cyan",
@@ -60,6 +61,12 @@ def summary(standings: Sequence[Standing]) -> str:
     counts = Counter(one.state for one in standings)
     order = [state for state in STYLES if state in counts]
     return f"{len(standings)} runs: " + ", ".join(f"{counts[state]} {state}" for state in order)
+
+
+def telling(standings: Sequence[Standing], room: int) -> list[Standing]:
+    """As many as there is room for (at least one), in their order: what goes on or wrong first."""
+    first = sorted(standings, key=lambda one: INTEREST.index(one.state))[: max(1, room)]
+    return [one for one in standings if one in first]
 
 
 def _standing(run: Planned, there: records.Records) -> Standing:

@@ -8,12 +8,13 @@ import pandas as pd
 
 from lab import results
 from lab.registry import unknown
-from lab.series.records import Record
+from lab.series.records import PARTS, Record
 from lab.stats import significance
 
 RUN = "run"
 PREFIX = "parameter."
 RESULTS, COMPARISONS = "results.parquet", "comparisons.parquet"
+MEASURED = results.RESULTS.measured  # the columns that hold what came out
 CONTEXT = ["dataset", "split", "bin", "probe", "metric", "seed", "checkpoint", "notebook"]
 
 
@@ -39,19 +40,53 @@ def comparisons(runs: Sequence[Record], alpha: float = 0.05) -> pd.DataFrame:
     with_tables = [run for run in runs if (run.folder / COMPARISONS).is_file()]
     if not with_tables:
         raise ValueError("none of these runs holds comparisons.parquet")
-    tables = {run.folder.name: _grouped(_table(run, COMPARISONS), alpha) for run in with_tables}
+    tables = {
+        run.folder.name: grouped(_table(run, COMPARISONS), CONTEXT, alpha) for run in with_tables
+    }
     return _joined(with_tables, tables)
 
 
-def only(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of that metric.
+def where(table: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
+    """The rows whose cell in ``column`` reads ``value``; an empty text asks for empty cells.
 
     Raises:
-        LookupError: no such metric in the table.
+        LookupError: no such column, or no such value in it.
     """
-    if metric not in set(table["metric"]):
-        raise LookupError(unknown("metric", metric, table["metric"].unique()))
-    return table[table["metric"] == metric].reset_index(drop=True)
+    if column not in table.columns:
+        raise LookupError(unknown("column", column, table.columns))
+    texts = table[column].map(plain)
+    kept = texts.isin([value, number(value)])
+    if not kept.any():
+        raise LookupError(unknown(column, value, texts.unique()))
+    return table[kept].reset_index(drop=True)
+
+
+def plain(value: Any) -> str:
+    """A cell as text: numbers as one would write them, "" for an empty one."""
+    if not isinstance(value, list) and pd.isna(value):
+        return ""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def number(text: str) -> str:
+    """The text as :func:`plain` writes the number in it: "1.0" is "1"; other texts as they are."""
+    try:
+        return plain(float(text))
+    except ValueError:
+        return text
+
+
+def unlike(runs: Sequence[Record]) -> list[str]:
+    """What the runs do not share besides parameters: data, lab code, environment, code cells.
+
+    Code cells are compared among the runs of one notebook.
+    """
+    found = {}
+    for part, words in PARTS.items():
+        own = part == "code_cells"
+        kinds = {(run.folder.parent.name if own else "", run.hashed[part]) for run in runs}
+        found[words] = len(kinds) - len({notebook for notebook, _ in kinds})
+    return [words for words, more in found.items() if more]
 
 
 def parameters(runs: Sequence[Record]) -> pd.DataFrame:
@@ -89,11 +124,14 @@ def _joined(runs: Sequence[Record], tables: Mapping[str, pd.DataFrame]) -> pd.Da
     return pd.concat(parts, ignore_index=True)
 
 
-def _grouped(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
-    """The comparisons with ``separable`` and, where every pair is there, the groups of both."""
+def grouped(table: pd.DataFrame, context: Sequence[str], alpha: float) -> pd.DataFrame:
+    """The comparisons with ``separable`` and, where every pair is there, the groups of both.
+
+    Rows with the same ``context`` belong together.
+    """
     table = table.assign(p_used=table["p_holm"].fillna(table["p"]))
     letters: dict[tuple[int, str], str] = {}
-    for _, rows in table.groupby(CONTEXT, dropna=False, sort=False):
+    for _, rows in table.groupby(list(context), dropna=False, sort=False):
         found = _letters(rows, alpha)
         letters |= {(at, name): group for at in rows.index for name, group in found.items()}
     for column, who in (("group", "setting"), ("baseline_group", "baseline")):

@@ -1,5 +1,6 @@
 """A finished run done again elsewhere, and what came out differently."""
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,15 +40,15 @@ def verify(
         ValueError: no finished run in ``folder``, its outputs are not what it wrote, its notebook
             is gone, or it left no table.
     """
-    if tolerance < 0:
-        raise ValueError(f"a tolerance is 0 or positive, came {tolerance}")
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"a tolerance is 0 or positive and finite, came {tolerance}")
     content = manifest.read(folder)
     identity, outcome = content["identity"], content["outcome"]
     if outcome["state"] != "ok":
         raise ValueError(f"{folder} is {outcome['state']}, not ok: there is nothing to verify")
     if names := claims.damaged(folder, content):
         raise ValueError(f"{folder}: gone or not what the run wrote: {', '.join(names)}")
-    tables = [n for n in outcome["outputs"] if Path(n).suffix in (".parquet", ".csv")]
+    tables = _tables(outcome)
     if not tables:
         raise ValueError(f"{folder} holds no table to compare")
     values = {name: entry["value"] for name, entry in identity["parameters"].items()}
@@ -57,12 +58,18 @@ def verify(
             notebook, values, profile=parameters.PROFILE, out=Path(scratch), timeout=timeout,
             threads=content["environment"]["threads"], listen=listen,
         )  # fmt: skip
-        again = manifest.read(run.folder)["identity"]["hashed"]
-        changed = records.differing(identity["hashed"], again)
+        again = manifest.read(run.folder)
+        changed = records.differing(identity["hashed"], again["identity"]["hashed"])
         found = []
         if run.state == "ok":
             found = [d for name in tables for d in differences(folder, run.folder, name, tolerance)]
+            more = [name for name in _tables(again["outcome"]) if name not in tables]
+            found += [f"{name}: was not written before" for name in more]
     return Verdict(run, tables, found, changed)
+
+
+def _tables(outcome: Mapping[str, Any]) -> list[str]:
+    return [name for name in outcome["outputs"] if Path(name).suffix in (".parquet", ".csv")]
 
 
 def differences(old: Path, new: Path, name: str, tolerance: float) -> list[str]:
@@ -90,10 +97,10 @@ def _cells(name: str, before: pd.DataFrame, after: pd.DataFrame, tolerance: floa
 def _equal(before: pd.Series, after: pd.Series, tolerance: float) -> np.ndarray:
     both = before.isna() & after.isna()
     kinds = [pd.api.types.is_numeric_dtype(series) for series in (before, after)]
-    if all(kinds):
+    if all(kinds) and tolerance:
         a, b = (series.to_numpy(dtype=float, na_value=np.nan) for series in (before, after))
-        same = np.isclose(a, b, rtol=tolerance, atol=tolerance) if tolerance else a == b
-    else:
+        same = np.isclose(a, b, rtol=tolerance, atol=tolerance)
+    else:  # exactly, so not as floats: these cannot tell large whole numbers apart
         same = (before.astype(object) == after.astype(object)).fillna(False).to_numpy(dtype=bool)
     return same | both.to_numpy()
 
@@ -104,4 +111,20 @@ def _row(cells: Mapping[Any, Any]) -> str:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    """Every column of the file, an index that was stored too; "NA" in a CSV is a text."""
+    if path.suffix == ".csv":
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path).to_pandas(ignore_metadata=True)
+    lists = [name for name in table if isinstance(_first(table[name]), np.ndarray)]
+    return table.assign(**{name: table[name].map(_listed) for name in lists})
+
+
+def _first(column: pd.Series) -> Any:
+    return next(iter(column.dropna()), None)
+
+
+def _listed(cell: Any) -> Any:
+    """A list as text, digit for digit: arrays have no single answer to being equal."""
+    return str(cell.tolist()) if isinstance(cell, np.ndarray) else cell

@@ -19,7 +19,11 @@ KEYS = ["setting", "dataset"]
 
 
 def compare(
-    values: pd.DataFrame, *, baseline: str | None = None, alpha: float = 0.05
+    values: pd.DataFrame,
+    *,
+    baseline: str | None = None,
+    alpha: float = 0.05,
+    units: str = "data sets",
 ) -> pd.DataFrame:
     """One row per pair of settings over the data sets: against ``baseline``, or all pairs.
 
@@ -37,6 +41,8 @@ def compare(
       the negative differences, over both (Kerby 2014); 1 if all differences are positive;
     - ``test``, "wilcoxon", and ``verdict``, the same in words.
 
+    ``units`` says what column dataset holds, where a verdict should not call it data sets.
+
     ``results.comparison_table(found.filter(results.COMPARISON_COLUMNS), metric=...)`` takes it.
 
     Raises:
@@ -53,7 +59,7 @@ def compare(
     found.insert(at, "p_holm", holm(found["p"]))
     found.insert(at + 1, "p_holm_min", holm(found["p_min"]))  # Holm's is monotone in every p
     found.insert(at + 2, "can_be_significant", found["p_holm_min"] < alpha)
-    found["verdict"] = [_verdict(row, len(found), alpha) for row in found.to_dict("records")]
+    found["verdict"] = [_verdict(row, len(found), alpha, units) for row in found.to_dict("records")]
     return found
 
 
@@ -170,8 +176,8 @@ def _rank_biserial(differences: pd.Series) -> float:
     return float((sizes * np.sign(kept)).sum() / sizes.sum()) if len(kept) else 0.0
 
 
-def _verdict(row: dict[str, Any], comparisons: int, alpha: float) -> str:
-    data = f"{row['n']} data sets" + (f" ({row['zero']} without a difference)" * bool(row["zero"]))
+def _verdict(row: dict[str, Any], comparisons: int, alpha: float, units: str) -> str:
+    data = f"{row['n']} {units}" + (f" ({row['zero']} without a difference)" * bool(row["zero"]))
     if not row["can_be_significant"]:
         over = f"{comparisons} comparison" + "s" * (comparisons > 1)
         return f"cannot be significant: {data} and {over} reach {row['p_holm_min']:.3g} at best"
