@@ -5,9 +5,10 @@
 Real runs are of notebook 00 on MiniLM, one seed each, one thread each, in three blocks that are
 swept in turn by both executors: `lab sweep` as a user starts it, wall time. What a run costs beyond
 its cells is measured on a notebook with almost none: a sweep of 8 against `nbclient` in a process
-that has imported everything; its bound is on CPU time, as everywhere in this folder. ``--quick``: 6
-real runs. Exit code 1: a bound is missed, or a table of the parallel sweep is not, byte for byte,
-that of the serial one.
+that has imported everything; its bound is on CPU time, as everywhere in this folder. Two processes
+of bare matrix products show what the cores can do at once: cores that share a unit of arithmetic do
+less than twice. ``--quick``: 6 real runs. Exit code 1: a bound is missed, or a table of the parallel
+sweep is not, byte for byte, that of the serial one.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from side_by_side import Ratio, main, ratio
 SPEED, COST, RESUME = 1 / 1.7, 3.0, 2.0  # the bounds: ratio, seconds a run, seconds
 BLOCKS, RUNS, QUICK, SHORT = 3, 8, 2, 8
 REAL = "{notebook: '00', threads: 1, parameters: {checkpoint: minilm-l6, n: 20, resamples: 100}, "
+ARITHMETIC = "import torch; a = torch.randn(1200, 1200); [a @ a for _ in range(60)]"
 TINY = "n: int = 3  # how many\nout_dir: str = 'runs'"
 
 
@@ -60,9 +62,27 @@ def of_real_runs(root: Path, runs: int) -> Iterator[Ratio]:
     if not one or one != two:
         raise RuntimeError("the parallel sweep left other tables than the serial one")
     yield ratio(f"{BLOCKS * runs} runs, -j 2 / -j 1", "notebook 00", "wall s", pairs, SPEED)
+    yield ratio("two matrix products at once / in turn", "no lab", "wall s", ceiling(), None)
     path = series(root, "real", REAL, range(BLOCKS * runs), "seed")
     seconds = min(sweep(path, root / "two", 2) for _ in range(3))
     yield ratio("second sweep / 2 s", "notebook 00", "wall s", [(seconds, RESUME)], 1.0)
+
+
+def ceiling() -> list[tuple[float, float]]:
+    """Seconds of two processes of one thread at once, and in turn: what the cores allow."""
+    command = [sys.executable, "-c", ARITHMETIC]
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def at_once() -> None:
+        both = [subprocess.Popen(command, env=alone) for _ in range(2)]
+        for one in both:
+            one.wait()
+
+    def in_turn() -> None:
+        for _ in range(2):
+            subprocess.run(command, env=alone, check=True)
+
+    return [(timed(at_once)[1], timed(in_turn)[1]) for _ in range(BLOCKS)]
 
 
 def of_one_run(root: Path) -> Iterator[Ratio]:
