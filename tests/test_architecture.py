@@ -86,8 +86,12 @@ LAYERS = [
     "series.executors series.records",
     "series.clean series.status series.sweep series.tables series.verify",
     "series.commands",
-    "export.page",
+    "export.folder export.page",
+    "export.cards",
+    "export.overview",
     "export",
+    "export.crate",
+    "publish",
     "doctor",
     "cli",
 ]
