@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from lab import paths
+from lab import paths, publish
 from lab.corpus import command as corpus
 from lab.series import commands as series
 
@@ -42,6 +42,7 @@ data_app = typer.Typer(help="What data sets there are; fetch one into the mirror
 app.add_typer(data_app, name="data")
 series.register(app)
 app.command()(corpus.embed)
+publish.register(app)
 
 Notebook = Annotated[str, typer.Argument(help="A path, a number (01) or a name (01_pooling).")]
 Runs = Annotated[
@@ -211,18 +212,6 @@ def study(
     planned = planned.only(only) if only else planned
     studies.run(planned, out, shard=(int(part), int(parts)), device=device, listen=listen)
     sys.stdout.write(f"{out}\n")
-
-
-@app.command()
-def export(
-    runs: Runs,
-    out: Annotated[Path, typer.Option(help="The folder of the page.")] = Path("site"),
-) -> None:
-    """Pages that need no network, one for each run."""
-    from lab import export as pages
-    from lab import manifest
-
-    sys.stdout.write(f"{pages.export(manifest.latest(runs), out)}\n")
 
 
 @app.command()

@@ -88,8 +88,12 @@ LAYERS = [
     "series.between",
     "series.finished",
     "series.commands",
-    "export.page",
+    "export.folder export.page",
+    "export.cards",
+    "export.overview",
     "export",
+    "export.crate",
+    "publish",
     "doctor",
     "cli",
 ]

@@ -11,9 +11,13 @@ import pytest
 from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from tiny_notebook import build, lab
+from tiny_series import measured, pretend
 from traitlets.config import Config
 
+from lab import plotting, results
 from lab.export import export, page
+from lab.series import plan
 
 EVIL = "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>"
 ALT = "Spearman by pooling and layer; mean at layer one is highest"
@@ -313,6 +317,9 @@ def test_a_long_table_is_cut_and_says_so(dead, tmp_path):
     html = export([long], tmp_path / "site").read_text("utf-8")
     assert html.count("<tr>") == 301
     assert "(the first 300 rows; 700 more in the CSV)" in html
+    assert (
+        html.count("0.5000 [0.2500, 0.7500]") == 300
+    )  # a constant interval stays beside its value
 
 
 def test_a_figure_s_data_cannot_end_its_script_block():
@@ -341,7 +348,7 @@ def visit(browser, site):
     """Opens a page of the site with the network cut; collects what went wrong."""
     opened = []
 
-    def go(name, **options):
+    def go(name, site=site, **options):
         view = browser.new_page(**options)
         view.problems, view.outside = [], []
         view.on("pageerror", lambda error: view.problems.append(str(error)))
@@ -405,6 +412,160 @@ def test_a_phone_reads_a_page_without_scrolling_sideways_in_good_contrast(visit,
     view = visit(name, viewport={"width": 360, "height": 740}, color_scheme=scheme)
     assert view.evaluate("document.documentElement.scrollWidth") <= 360
     assert view.evaluate(CONTRAST) == []
+
+
+SERIES = """title: Twenty-four runs and two more
+runs:
+  grid: {notebook: 01_a.ipynb, grid: {n: [ALL]}}
+  lone: {notebook: 02_b.ipynb}
+  later: {notebook: 02_b.ipynb, parameters: {n: 9}, after: [lone]}
+figures:
+  All of the grid: [grid]
+""".replace("ALL", ", ".join(map(str, range(24))))
+KILLED = {"pid": 2**22 + 1, "host": "elsewhere"}  # no such process
+
+
+def ended(run, figures, at):
+    """A run of the series as if it had ended; every third one with comparisons too."""
+    state = {5: "failed", 6: "running"}.get(at, "ok")
+    reason = f"ValueError: {EVIL}" if state == "failed" else ""
+    running = {"runner": KILLED} if state == "running" else {}
+    folder = pretend(run, state, table=measured(at / 10, 0.5), reason=reason, **running)
+    shutil.copyfile(run.task.notebook, folder / "executed.ipynb")
+    shutil.copytree(figures, folder / "figures")
+    if at % 3 == 0:
+        row = {"metric": "m", "setting": "a", "baseline": "b", "difference": 0.5, "p": 0.01}
+        results.save(results.comparison_table(pd.DataFrame([row])), folder, "comparisons")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """A series of 26: 22 ok, one failed, one whose runner was killed, one ok alone, one not run."""
+    root = tmp_path_factory.mktemp("series")
+    for name in ("01_a", "02_b"):
+        build(root / f"{name}.ipynb", title=rf"# {name} · Is $\tau$ a question?")
+    (root / "s.yaml").write_text(SERIES)
+    loaded = plan.load(root / "s.yaml", root / "runs")
+    figure = plotting.heat_map(TABLE[:4], rows="pooling", columns="layer").figure
+    plotting.save(figure, TABLE, root, "heat", alt=ALT, caption="By layer.")
+    for at, run in enumerate(loaded.runs.values()):
+        if at < 25:
+            ended(run, root / "figures", at)
+    lone = loaded.runs["lone"]
+    moving = plotting.interactive_heat_map(
+        TABLE[:4], rows="pooling", columns="attention", frame="layer"
+    )
+    folder = lone.parent / f"lone-{lone.id[:8]}"
+    plotting.save_interactive(moving, TABLE, folder, "slider", alt=ALT)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def series_site(series, tmp_path_factory):
+    return export(series, tmp_path_factory.mktemp("series-out") / "site").parent
+
+
+@pytest.fixture(scope="module")
+def first(series_site):
+    return BeautifulSoup((series_site / "index.html").read_text("utf-8"), "html.parser")
+
+
+def test_the_page_of_a_series_has_a_row_for_every_run_and_hides_none(series, first, series_site):
+    rows = first.select("table.runs tbody tr")
+    cells = [[cell.get_text(" ", strip=True) for cell in row.select("th, td")] for row in rows]
+    ids = [f" · {run.id[:8]}" for run in list(series.runs.values())[:-1]]
+    keys = [key + own for key, own in zip(series.runs, [*ids, ""], strict=True)]
+    assert [cell[0] for cell in cells] == keys
+    states = ["ok"] * 5 + ["failed", "interrupted"] + ["ok"] * 18 + ["not run"]
+    assert [cell[1] for cell in cells] == states
+    assert [cell[3] for cell in cells] == [f"n {at}" for at in range(24)] + ["", ""]
+    assert cells[5][4] == f"ValueError: {EVIL}"
+    assert cells[6][4] == f"the runner (pid {KILLED['pid']} on elsewhere) is gone"
+    links = [row.select_one("th a") for row in rows]
+    assert all((series_site / link["href"]).is_file() for link in links[:-1])
+    assert len({link["href"] for link in links[:-1]}) == 25 and links[-1] is None
+    assert first.h1.get_text() == "Twenty-four runs and two more"
+    assert "26 runs: 23 ok, 1 not run, 1 interrupted, 1 failed." in first.get_text()
+
+
+def test_every_figure_of_a_series_names_its_run_links_to_it_and_stands_in_a_group(series, first):
+    groups = {s.h2.get_text(): s.select("figure") for s in first.select("section[id^=figures-]")}
+    assert list(groups) == ["All of the grid", r"02_b · Is $\tau$ a question?"]
+    grid, lone = groups.values()
+    assert [f.select_one(".run-name").get_text() for f in grid] == [
+        f"{key} · {run.id[:8]}" for key, run in series.runs.items() if run.name == "grid"
+    ]
+    assert all(f.img["alt"] == ALT and "By layer." in f.figcaption.get_text() for f in grid)
+    assert [f.select_one(".state").get_text() for f in grid if f.select_one(".state")] == [
+        "failed", "interrupted",
+    ]  # fmt: skip
+    assert len(lone) == 2 and lone[1].select_one(".canvas")["aria-label"] == ALT
+    for figure, run in zip(grid, series.runs.values(), strict=False):
+        assert run.id[:8] in figure.select_one(".run-name")["href"]
+
+
+def test_the_tables_of_a_series_hold_its_finished_runs_and_link_to_them(series, first, series_site):
+    tables = first.select("#tables table")
+    assert [t.caption.get_text().split(",")[0] for t in tables] == [
+        "Results", "Comparisons", "Results", "Comparisons",
+    ]  # fmt: skip
+    results_of_grid = pd.read_csv(series_site / "tables" / "01_a-results.csv")
+    assert set(results_of_grid["parameter.n"]) == set(range(24)) - {5, 6}
+    heads = [head.get_text() for head in tables[0].select("thead th")]
+    assert heads == ["run", "parameter.n", "layer", "value"]
+    cells = [[c.get_text() for c in row.select("th, td")] for row in tables[0].select("tbody tr")]
+    assert cells[2][1:] == ["1", "0", "0.1000 [-0.9000, 1.100]"]
+    linked = [row.th.a["href"] for row in tables[0].select("tbody tr")]
+    assert len(linked) == 44 and all((series_site / file).is_file() for file in linked)
+
+
+def test_every_address_of_a_series_is_a_file_of_its_site_or_a_place_on_a_page(series_site):
+    pages = {file.name: file.read_text("utf-8") for file in series_site.glob("*.html")}
+    soups = {name: BeautifulSoup(html, "html.parser") for name, html in pages.items()}
+    ids = {name: {e["id"] for e in soup.select("[id]")} for name, soup in soups.items()}
+    assert len(soups) == 1 + 25
+    for name, soup in soups.items():
+        for element in soup.select("[src], [href]"):
+            file, _, place = (element.get("src") or element.get("href")).partition("#")
+            assert not file or (series_site / file).is_file(), element
+            assert not place or place in ids[file or name], element
+
+
+def test_the_page_of_a_series_runs_only_the_scripts_we_ship(first):
+    assert not first.select("script:not([src]):not([type='application/json'])")
+    assert [s["src"] for s in first.select("script[src]")] == ["plotly.min.js", "site.js"]
+    assert len({e["id"] for e in first.select("[id]")}) == len(first.select("[id]"))
+
+
+def test_lab_export_takes_a_series_file_and_names_a_damaged_table(tmp_path):
+    build(tmp_path / "02_b.ipynb")
+    (tmp_path / "s.yaml").write_text("runs: {lone: {notebook: 02_b.ipynb}}")
+    small = plan.load(tmp_path / "s.yaml", tmp_path / "runs")
+    folder = pretend(small.runs["lone"], table=measured(0.1, 0.5))
+    shutil.copyfile(tmp_path / "02_b.ipynb", folder / "executed.ipynb")
+    done = lab("export", small.path, "--runs", small.out, "--out", tmp_path / "site")
+    assert done.stdout == f"{tmp_path / 'site' / 'index.html'}\n", done.stderr
+    here = export(small, tmp_path / "here").parent
+    for file in ("index.html", f"02_b-{folder.name}.html", "tables/02_b-results.csv"):
+        assert (here / file).read_bytes() == (tmp_path / "site" / file).read_bytes()
+    (folder / "results.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=re.escape(str(folder))):
+        export(small, tmp_path / "here")
+    assert (here / "index.html").is_file()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_series_is_drawn_and_read_on_a_phone_with_the_network_cut(visit, series_site, scheme):
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
+    view = visit("index.html", series_site, **phone)
+    assert view.evaluate("[...document.images].filter(i => i.naturalWidth > 0).length") == 25
+    assert view.locator(".canvas:has(.main-svg)").count() == 1
+    assert view.evaluate("document.documentElement.scrollWidth") <= 360
+    assert view.evaluate(CONTRAST) == []
+    assert view.evaluate("window.pwned") is None
+    assert not view.outside and not view.problems
 
 
 CONTRAST = """() => {  // texts whose colour is nearer to their background than WCAG AA allows

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,10 @@ def nonce(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def render(notebook: Path, *, stem: str, title: str, state: str) -> tuple[str, bool]:
+def render(notebook: Path, about: Mapping[str, str]) -> tuple[str, bool]:
     """The page of an executed notebook, and whether it needs plotly.
+
+    ``about``: ``stem`` (the name of the page), ``title``, ``state`` and ``run`` (its name).
 
     Raises:
         ValueError: the file is not a notebook.
@@ -73,9 +75,8 @@ def render(notebook: Path, *, stem: str, title: str, state: str) -> tuple[str, b
         raise ValueError(f"{notebook} is not a notebook: {error}") from None
     draws = _prepare(book)
     number = nonce(content)
-    about = {"stem": stem, "title": title, "state": state, "draws": draws,
-             "nonce": number, "policy": policy(number)}  # fmt: skip
-    html, _ = _Exporter().from_notebook_node(book, {"page": about})
+    shown = {**about, "draws": draws, "nonce": number, "policy": policy(number)}
+    html, _ = _Exporter().from_notebook_node(book, {"page": shown})
     return html, draws
 
 

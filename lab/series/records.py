@@ -152,6 +152,13 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+def writers(sha: str, out: Path) -> list[Record]:
+    """The runs below ``out`` that have written a file with this sha256: their manifests list it."""
+    folders = [file.parent for file in sorted(out.glob(f"*/*/{manifest.NAME}"))]
+    found = [one for folder in folders if (one := record(folder))]
+    return [one for one in found if sha in one.content["outcome"].get("outputs", {}).values()]
+
+
 def _folders(parent: Path) -> list[Path]:
     """The run folders of a notebook, without those that were moved aside."""
     return sorted(parent.glob("*-????????"))

@@ -1,0 +1,96 @@
+"""The commands that hand runs on: export (pages), crate (RO-Crate), whose (the run of a file)."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab import paths
+
+if TYPE_CHECKING:
+    from lab.series.plan import Series
+
+What = Annotated[
+    list[Path],
+    typer.Argument(
+        help="A series file; or run folders, or a folder of runs: the newest finished one of each "
+        "notebook.",
+        metavar="SERIES|RUN...",
+    ),
+]
+Where = Annotated[
+    Path,
+    typer.Option("--runs", metavar="DIR", help="Where run folders are; default: runs/.",
+                 show_default=False),
+]  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Nothing; the commands are part of ``app``."""
+    for command in (export, crate, whose):
+        app.command()(command)
+
+
+def export(
+    what: What,
+    out: Annotated[Path, typer.Option(help="The folder of the pages.")] = Path("site"),
+    runs: Where = paths.RUNS,
+) -> None:
+    """Pages that need no network: one for each run, and one over all of them."""
+    from lab import export as pages
+    from lab import manifest
+
+    series = _series(what, runs)
+    _say(pages.export(series or manifest.latest(what), out))
+
+
+def crate(
+    what: What,
+    out: Annotated[Path, typer.Option(help="A new folder.")] = Path("crate"),
+    runs: Where = paths.RUNS,
+) -> None:
+    """Runs as an RO-Crate (Process Run Crate 0.5): files, checksums, and how they came about."""
+    from lab import manifest
+    from lab.export import crate as crates
+
+    series = _series(what, runs)
+    if series is None:
+        _say(crates.export(manifest.latest(what), out, "Runs of embedding-lab"))
+        return
+    ended, missing = crates.ended(series)
+    if missing:
+        sys.stderr.write(f"left out, not ended: {', '.join(missing)}\n")
+    _say(crates.export(ended, out, series.title or series.path.stem))
+
+
+def whose(
+    file: Annotated[Path, typer.Argument(help="A figure, a table, anything a run has written.")],
+    runs: Where = paths.RUNS,
+) -> None:
+    """The run that has written a file, found by its checksum; exit 1 if there is none."""
+    from lab import manifest
+    from lab.series import records
+
+    if not file.is_file():
+        raise ValueError(f"no file at {file}")
+    found = records.writers(manifest.digest(file), runs)
+    if not found:
+        raise ValueError(f"no run in {runs} has written these bytes: {file}")
+    for record in found:
+        code = record.content["code"]
+        changed = " with changes" if code["dirty"] else ""
+        _say(f"{record.folder}  run {record.id}  commit {code['commit']}{changed}")
+
+
+def _series(what: list[Path], runs: Path) -> "Series | None":
+    """The series, if it is a series file that was given."""
+    from lab.series import plan
+
+    if len(what) == 1 and what[0].suffix in (".yaml", ".yml"):
+        return plan.load(what[0], runs)
+    return None
+
+
+def _say(line: object) -> None:
+    sys.stdout.write(f"{line}\n")
