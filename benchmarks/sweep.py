@@ -7,8 +7,8 @@ swept in turn by both executors: `lab sweep` as a user starts it, wall time. Wha
 its cells is measured on a notebook with almost none: a sweep of 8 against `nbclient` in a process
 that has imported everything; its bound is on CPU time, as everywhere in this folder. Two processes
 of bare matrix products show what the cores can do at once: cores that share a unit of arithmetic do
-less than twice. ``--quick``: 6 real runs. Exit code 1: a bound is missed, or a table of the parallel
-sweep is not, byte for byte, that of the serial one.
+less than twice. ``--quick``: 6 real runs. Exit code 1: a bound is missed, or a table of the
+parallel sweep is not, byte for byte, that of the serial one.
 """
 
 import argparse
