@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded
+os.environ["LAB_REUSE"] = "0"  # what is timed is computed, in runs that are started from here too
 
 # Freed blocks go back at once: otherwise the peak holds what the allocator happens to keep.
 PROMPT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}

@@ -169,13 +169,24 @@ def environment(
         "python": sys.version,
         "executable": sys.executable,
         "os": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "threads": threads,
         "memory_limit": memory,
         "gpus": gpus(),
         "variables": dict(sorted(variables.items())),
     }
+
+
+def cpu() -> str:
+    """The name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    named = (
+        re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if info.is_file()
+        else None
+    )
+    return named[1] if named else platform.processor()
 
 
 def gpus() -> list[dict[str, str]]:
@@ -292,16 +303,6 @@ def _locked() -> dict[str, str]:
 
 def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    named = (
-        re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
-        if info.is_file()
-        else None
-    )
-    return named[1] if named else platform.processor()
 
 
 def _git(*arguments: str, variables: Mapping[str, str] | None = None) -> str | None:

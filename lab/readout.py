@@ -2,7 +2,8 @@
 
 States are pooled as they stream by and each layer's read-outs go to a file at once, so memory
 grows neither with the number of read-outs nor with the number of texts (benchmarks/read_outs.py).
-Poolings that are weighted sums share one matrix product per layer.
+Poolings that are weighted sums share one matrix product per layer. Inside a run, what was computed
+before is read from the disk instead, bit for bit the same (:mod:`lab.store.reuse`).
 """
 
 import os
@@ -11,7 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ from lab.models.texts import (
     TruncationWarning,
     check_texts,
     mean_of_windows,
-    truncation,
 )
 from lab.pooling import LAYER_MIXES, POOLINGS, Tokens, WeightedSum
+from lab.store import reuse
 
 DEFAULT_POOLINGS = tuple(POOLINGS)
 CHUNK = 1024  # texts that are tokenised together
+Chunk = tuple[list[int], list[TokenisedText]]  # rows, and what a model reads of them
 
 
 class _Cells:
@@ -55,11 +57,13 @@ class _Cells:
             self._file.seek((place * self._texts + start) * self._dim * 4)
             self._file.write(rows.data)
 
-    def read(self, cell: int) -> np.ndarray:
-        """One cell (texts, dim)."""
-        rows = np.empty((self._texts, self._dim), dtype=np.float32)
-        self._file.seek(cell * rows.nbytes)
-        self._file.readinto(rows.data)
+    def read(self, order: np.ndarray, cell: int) -> np.ndarray:
+        """One cell (texts, dim); ``order`` says where each of its rows belongs."""
+        stored = np.empty((self._texts, self._dim), dtype=np.float32)
+        self._file.seek(cell * stored.nbytes)
+        self._file.readinto(stored.data)
+        rows = np.empty_like(stored)
+        rows[order] = stored
         return rows
 
     def _reserve(self, dim: int) -> None:
@@ -99,8 +103,7 @@ class ReadOuts:
     lengths: np.ndarray
     cut: np.ndarray
     states: int
-    _order: np.ndarray = field(repr=False)
-    _cells: _Cells = field(repr=False)
+    _cell: reuse.Cell = field(repr=False)
 
     def __getitem__(self, key: tuple[int, str]) -> np.ndarray:
         """The embeddings (texts, dim) of one layer (negative counts from the end), one pooling.
@@ -116,10 +119,7 @@ class ReadOuts:
                 f"{self.layers} and poolings {', '.join(self.poolings)}"
             )
         cell = self.layers.index(layer) * len(self.poolings) + self.poolings.index(pooling)
-        stored = self._cells.read(cell)
-        embeddings = np.empty_like(stored)
-        embeddings[self._order] = stored
-        return embeddings
+        return self._cell(cell)
 
     def mix(self, name: str, pooling: str) -> np.ndarray:
         """The embeddings (texts, dim) under a layer mix: pooling and fixed mixes commute."""
@@ -164,6 +164,7 @@ def read_out(
 
     Warns:
         TruncationWarning: texts that are longer than the model; ``ReadOuts.cut`` says which.
+        UserWarning: inside a run, what an earlier one kept is damaged, or nothing can be kept.
     """
     texts = texts if isinstance(texts, str) else list(texts)
     wanted, names = _layers(model, layers), list(dict.fromkeys(poolings))
@@ -174,41 +175,70 @@ def read_out(
     encoder = model.eval().encoder
     encoder.count_frequencies(names)
     budget = token_budget or (2048 if model.device.type == "cpu" else 32768)
-    cells = _Cells(folder, len(wanted) * len(names), len(texts))
+    chunks = _tokenised(model, texts, prompt)
     lengths, cut = np.zeros((2, len(texts)), dtype=np.int64)
-    order: list[int] = []
-    warned: list[TruncationWarning] = []
-    quiet = not progress or os.environ.get("LAB_MODE") == "batch"
-    with tqdm(total=len(texts), desc="read-outs", unit="text", delay=2, disable=quiet) as bar:
-        for chunk in _chunks(texts):
-            try:
-                tokenised = encoder.tokenise([texts[row] for row in chunk], prompt)
-            except TextError as error:
-                raise TextError(chunk[error.row], error.text, error.why) from None
-            lengths[chunk] = [len(text.ids) for text in tokenised]
-            cut[chunk] = [text.cut for text in tokenised]
-            warned += truncation(tokenised)
-            for places in batches_by_tokens(lengths[chunk].tolist(), budget):
-                rows = [chunk[place] for place in places]
-                batch = [tokenised[place] for place in places]
-                write = partial(cells.write, len(order))
+
+    def counted() -> Iterator[Chunk]:
+        for rows, tokenised in chunks():
+            lengths[rows] = [len(text.ids) for text in tokenised]
+            cut[rows] = [text.cut for text in tokenised]
+            yield rows, tokenised
+
+    def computed() -> reuse.Cell:
+        file = _Cells(folder, len(wanted) * len(names), len(texts))
+        order: list[int] = []
+        quiet = not progress or os.environ.get("LAB_MODE") == "batch"
+        with tqdm(total=len(texts), desc="read-outs", unit="text", delay=2, disable=quiet) as bar:
+            for rows, batch in _batches(counted(), budget):
+                write = partial(file.write, len(order))
                 finite = _pool_batch(model, batch, names, wanted, write)
                 if not finite.all():
                     bad = rows[int(np.flatnonzero(~finite)[0])]
                     raise FloatingPointError(model.describe_nonfinite(bad, texts[bad], prompt))
                 order += rows
                 bar.update(len(rows))
-    if warned:
-        warnings.warn(TruncationWarning.merged(warned, len(texts)), stacklevel=2)
+        return partial(file.read, np.array(order))
+
+    cell = reuse.recall(
+        computed, model, counted(), layers=wanted, poolings=names, token_budget=budget
+    )
+    if cut.any():
+        warnings.warn(_truncation(lengths, cut), stacklevel=2)
     return ReadOuts(
         layers=tuple(wanted),
         poolings=tuple(names),
         states=_states(model),
         lengths=lengths,
         cut=cut,
-        _order=np.array(order),
-        _cells=cells,
+        _cell=cell,
     )
+
+
+def _tokenised(
+    model: EmbeddingModel, texts: Sequence[str], prompt: str | None
+) -> Callable[[], Iterator[Chunk]]:
+    """Rows and what the model reads of them, chunk by chunk, as often as it is called.
+
+    Only one chunk is in memory at a time; if it is the only one, texts are tokenised once.
+    """
+    chunks = list(_chunks(texts))
+
+    @lru_cache(maxsize=1)
+    def tokens(place: int) -> list[TokenisedText]:
+        rows = chunks[place]
+        try:
+            return model.encoder.tokenise([texts[row] for row in rows], prompt)
+        except TextError as error:
+            raise TextError(rows[error.row], error.text, error.why) from None
+
+    return lambda: ((rows, tokens(place)) for place, rows in enumerate(chunks))
+
+
+def _truncation(lengths: np.ndarray, cut: np.ndarray) -> TruncationWarning:
+    """The warning for texts of these tokens that lost so many."""
+    rows = np.flatnonzero(cut)
+    limit, longest = int(lengths[rows[0]]), int((lengths + cut)[rows].max())
+    return TruncationWarning(len(rows), len(cut), limit, longest, int(cut.sum()))
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[list[int]]:
@@ -216,6 +246,13 @@ def _chunks(texts: Sequence[str]) -> Iterator[list[int]]:
     order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), row))
     for start in range(0, len(order), CHUNK):
         yield order[start : start + CHUNK]
+
+
+def _batches(chunks: Iterator[Chunk], budget: int) -> Iterator[Chunk]:
+    """Rows and tokens of chunks in batches of at most ``budget`` padded tokens."""
+    for rows, tokenised in chunks:
+        for places in batches_by_tokens([len(text.ids) for text in tokenised], budget):
+            yield [rows[place] for place in places], [tokenised[place] for place in places]
 
 
 def batches_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:

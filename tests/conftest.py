@@ -1,8 +1,8 @@
-"""Shared by all tests: no network, one thread a process, figures closed."""
+"""Shared by all tests: no network, one thread a process, nothing from earlier runs."""
 
 import os
 
-os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", LAB_REUSE="0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np

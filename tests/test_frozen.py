@@ -1,6 +1,5 @@
 """Frozen backbone: states once a text, the same embeddings, the same training."""
 
-import hashlib
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +23,7 @@ from sentence_transformers.sentence_transformer.training_args import (
 )
 from tokenizers import normalizers
 from torch import nn
+from xxhash import xxh3_128
 
 from lab import models
 from lab.models.encoder import Encoder
@@ -33,11 +33,12 @@ from lab.models.trained_pooling import TrainedPooling
 from lab.poolers import POOLERS
 from lab.repairs import centring
 from lab.repairs.module import attach as attach_repair
-from lab.training import adapters, fingerprint, frozen, state_store
+from lab.store import fingerprint, state_store
+from lab.store.state_store import StateStore
+from lab.training import adapters, frozen
 from lab.training.frozen import CachedStates, Wanted, attach, states, states_of
 from lab.training.pairs import Pairs
 from lab.training.recipe import Recipe
-from lab.training.state_store import StateStore
 from lab.training.trainer import train
 
 TEXTS = ["a cat", "the mat on which a cat sat", "x", "rain", "it was raining all day", "a cat!"]
@@ -365,7 +366,7 @@ def test_other_versions_and_other_code_are_computed_anew(llama, monkeypatch):
         patch.setattr(fingerprint.importlib.metadata, "version", lambda name: "0")
         assert fingerprint.fingerprint(llama) != now
     with monkeypatch.context() as patch:
-        patch.setattr(fingerprint, "_of_code", lambda: "mended")
+        patch.setattr(fingerprint, "of_code", lambda *_: "mended")
         assert fingerprint.fingerprint(llama) != now
     assert fingerprint.fingerprint(llama) == now
 
@@ -432,7 +433,7 @@ def test_damaged_states_are_computed_again(llama, store, passes):
         found = states(llama, TEXTS, store=store)
     assert sum(passes) == len(TEXTS)
     assert torch.equal(found["rain"], before)
-    assert hashlib.sha256(shard.read_bytes()).hexdigest() in shard.name
+    assert xxh3_128(shard.read_bytes()).hexdigest() in shard.name
 
 
 # --- training ------------------------------------------------------------------------------------

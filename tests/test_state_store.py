@@ -15,11 +15,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from xxhash import xxh3_128
 
-from lab.training import shards as shards_module
-from lab.training import state_store
-from lab.training.shards import PARTIAL
-from lab.training.state_store import STALE, StateStore
+from lab.store import PARTIAL, state_store
+from lab.store import shards as shards_module
+from lab.store.state_store import STALE, StateStore
 
 ADDRESS, OTHER = "a" * 64, "b" * 64
 
@@ -97,7 +97,7 @@ def test_another_address_has_nothing(store):
 def test_a_shard_is_named_by_its_content(store):
     put(store, ["one", "two"])
     (shard,) = shards(store)
-    assert shard.stem == f"{ADDRESS}-{hashlib.sha256(shard.read_bytes()).hexdigest()}"
+    assert shard.stem == f"{ADDRESS}-{xxh3_128(shard.read_bytes()).hexdigest()}"
 
 
 def test_a_full_shard_is_written_before_the_end(store, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_full_shard_is_written_before_the_end(store, monkeypatch):
 def test_what_is_found_is_mapped_and_not_read_into_memory(store):
     code = (
         "import sys, torch\n"
-        "from lab.training.state_store import StateStore\n"
+        "from lab.store.state_store import StateStore\n"
         "status = lambda: open('/proc/self/status').read()\n"
         "anonymous = lambda: int(status().split('RssAnon:')[1].split()[0])\n"
         "(shelf,) = StateStore(sys.argv[1]).shelves(['a' * 64], [bytes.fromhex(sys.argv[2])])\n"
@@ -163,7 +163,7 @@ def test_a_shard_under_the_name_of_another_is_not_trusted(store):
     put(store, ["two"])
     first, second = shards(store)
     first.write_bytes(second.read_bytes())
-    with pytest.warns(UserWarning, match="sha256"):
+    with pytest.warns(UserWarning, match="the hash of its bytes is not"):
         assert len(got(store, ["one", "two"])) == 1
 
 

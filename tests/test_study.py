@@ -14,11 +14,11 @@ from lab import cli, data, models, results, study
 from lab.models.texts import TruncationWarning
 from lab.poolers import parameters
 from lab.probes import PROBES
+from lab.store.state_store import StateStore
 from lab.study import cells, material, stored
 from lab.study.bench import Bench
 from lab.study.record import as_reported
 from lab.training.pairs import from_dataset
-from lab.training.state_store import StateStore
 
 TINY = {
     "question": "Does anything happen?",

@@ -19,9 +19,9 @@ from sentence_transformers import SentenceTransformer
 
 from lab import models
 from lab.models.texts import TruncationWarning
+from lab.store.hashing import of_weights
 from lab.training import checkpoints, guards
 from lab.training.adapters import Lora
-from lab.training.hashing import of_weights
 from lab.training.loop import Loop
 from lab.training.pairs import Pairs
 from lab.training.recipe import Recipe
@@ -452,7 +452,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_field_by_field(tmp_pat
     for options, field in [
         ({"pairs": drawn(20, 8)}, r"texts of the pairs \(sha256\)"),
         ({"model": tiny(layers="learned", attention="causal")}, "module 0: .*causal"),
-        ({"model": tiny(**FROZEN, seed=1)}, r"weights before training \(sha256\)"),
+        ({"model": tiny(**FROZEN, seed=1)}, r"weights before training \(xxh3\)"),
         ({"recipe": replace(RECIPE, backbone="full")}, "recipe: lora.rank: 4 there, nothing now"),
     ]:
         with pytest.raises(ValueError, match=field):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import manifest, paths
+from lab import manifest, paths, store
 from lab.runner import claims, execution, parameters
 
 Listen = Callable[[execution.Event], None]
@@ -85,6 +85,7 @@ def run(
     threads: int | None = None,
     memory: float | None = None,
     force: bool = False,
+    reuse: bool = True,
     listen: Listen | None = None,
     told: Told | None = None,
 ) -> Run:
@@ -92,8 +93,9 @@ def run(
 
     ``timeout`` bounds the whole run in seconds, ``memory`` the data of each of its processes in GB
     (RLIMIT_DATA); ``threads`` defaults to the cores this process may use; ``force`` runs again and
-    moves a finished run aside; ``listen`` gets every event. ``told`` is asked for the signal that
-    ends the run; without it the run listens to SIGINT and SIGTERM itself.
+    moves a finished run aside; with ``reuse`` False nothing that an earlier run computed is used,
+    nor with LAB_REUSE=0; ``listen`` gets every event. ``told`` is asked for the signal that ends
+    the run; without it the run listens to SIGINT and SIGTERM itself.
 
     Raises:
         ValueError, LookupError: refused, and nothing was started or written: an unknown, mistyped
@@ -119,9 +121,8 @@ def run(
             done = claim.finished
             return Run("skipped", f"a finished run is in {done}", done, identity["id"])
         with tempfile.TemporaryDirectory(prefix="lab-", ignore_cleanup_errors=True) as scratch:
-            environment = manifest.environment(
-                batch_variables(folder, Path(scratch), cores), cores, memory
-            )
+            variables = batch_variables(folder, Path(scratch), cores, reuse)
+            environment = manifest.environment(variables, cores, memory)
             job = _start(signature, values, identity, folder, environment, label, profile)
             job["lock"] = claim.lock
             end = _supervise(job, folder, Path(scratch), stop, timeout, listen)
@@ -171,7 +172,7 @@ def _start(
     }
 
 
-def batch_variables(folder: Path, scratch: Path, threads: int) -> dict[str, str]:
+def batch_variables(folder: Path, scratch: Path, threads: int, reuse: bool) -> dict[str, str]:
     """The environment variables that every run sets, whatever the shell had.
 
     Kernel, IPython and runtime folders are the run's own: always this interpreter, no start-up
@@ -185,6 +186,7 @@ def batch_variables(folder: Path, scratch: Path, threads: int) -> dict[str, str]
         | {
             "LAB_MODE": "batch",
             manifest.RUN_DIR: str(folder),
+            store.SWITCH: str(int(reuse and store.reusing(default="1"))),
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONHASHSEED": "0",
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",

@@ -1,4 +1,4 @@
-"""Run folders that no longer serve: listed, and deleted only when asked."""
+"""Run folders that no longer serve, and caches: listed, and deleted only when asked."""
 
 import fcntl
 import re
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import manifest
+from lab import manifest, paths, store
 from lab.runner import claims
 from lab.series import records
 
@@ -17,7 +17,7 @@ RUN_FOLDER = re.compile(r"(?P<run>.+-[0-9a-f]{8})(\.\d+)?")
 
 @dataclass(frozen=True)
 class Leftover:
-    """A run folder that did not end well, or was moved aside; why; its size in bytes."""
+    """A run folder that did not end well, or was moved aside, or a cache; why; bytes."""
 
     folder: Path
     why: str
@@ -56,6 +56,23 @@ def delete(leftover: Leftover) -> None:
         if claims.held(folder) or _why(folder) != leftover.why:
             raise ValueError(f"{folder} was taken up meanwhile; nothing in it was deleted")
         shutil.rmtree(folder)
+
+
+def caches() -> list[Leftover]:
+    """What was kept to be used again, one entry a store: everything in it can be computed again."""
+    found = []
+    for name in (store.STATES, store.READ_OUTS):
+        files = store.files(name)
+        size = sum(file.stat().st_size for file in files)
+        why = f"{len(files)} files, computed again when they are needed"
+        found.append(Leftover(paths.cache() / name, why, size))
+    return [one for one in found if one.size]
+
+
+def empty(cache: Leftover) -> None:
+    """Nothing; the files of a store are gone. Runs that read them go on."""
+    for file in store.files(cache.folder.name):
+        file.unlink(missing_ok=True)
 
 
 def _run_folders(out: Path) -> Iterator[Path]:

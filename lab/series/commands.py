@@ -114,14 +114,17 @@ def clean(
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete them; without it they are only listed.")
     ] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="What runs keep for later ones, instead of runs.")
+    ] = False,
 ) -> None:
     """Run folders that failed, died, were interrupted or moved aside; listed, or deleted."""
     from lab.series import clean as cleaning
 
-    found = cleaning.leftovers(out)
+    found = cleaning.caches() if cache else cleaning.leftovers(out)
     for one in found:
         if delete:
-            cleaning.delete(one)
+            (cleaning.empty if cache else cleaning.delete)(one)
         say(f"{one.size / MEGABYTE:9.1f} MB  {one.folder}  {one.why}")
     total = sum(one.size for one in found) / MEGABYTE
     verb = "deleted" if delete else "would be deleted with --delete"

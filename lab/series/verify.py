@@ -34,7 +34,8 @@ def verify(
     """The verdict on a finished run: the same notebook, parameters and threads in a new folder.
 
     Compared are the tables: every Parquet file and the CSV of every figure. Numbers differ when
-    they are further apart than ``tolerance``, absolute and relative; the default is exact.
+    they are further apart than ``tolerance``, absolute and relative; the default is exact. Nothing
+    that an earlier run computed is used.
 
     Raises:
         ValueError: no finished run in ``folder``, its outputs are not what it wrote, its notebook
@@ -56,7 +57,7 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="lab-verify-") as scratch:
         run = runner.run(
             notebook, values, profile=parameters.PROFILE, out=Path(scratch), timeout=timeout,
-            threads=content["environment"]["threads"], listen=listen,
+            threads=content["environment"]["threads"], reuse=False, listen=listen,
         )  # fmt: skip
         again = manifest.read(run.folder)
         changed = records.differing(identity["hashed"], again["identity"]["hashed"])

@@ -18,12 +18,12 @@ from lab.models import EmbeddingModel, architecture
 from lab.poolers import POOLERS, parameters, within
 from lab.probes import PROBES
 from lab.stats import Score
+from lab.store.state_store import StateStore
 from lab.study.material import Material
 from lab.study.plan import Design, Study
 from lab.study.stored import Finished, Planned
 from lab.training import frozen
 from lab.training.hidden_states import states_of
-from lab.training.state_store import StateStore
 from lab.training.trainer import train
 from lab.training.wanted import wanted_by
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from lab import manifest
 from lab.models.texts import TruncationWarning
 from lab.paths import ROOT
+from lab.store.state_store import StateStore
 from lab.study import stored
 from lab.study.bench import Bench
 from lab.study.material import Material, gather
 from lab.study.plan import Study, digest
 from lab.study.stored import Planned
-from lab.training.state_store import StateStore
 
 Listener = Callable[[str], None]
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lab import atomic
-from lab.training.hashing import of_weights
+from lab.store.hashing import of_weights
 from lab.training.pairs import Pairs
 from lab.training.recipe import Recipe
 
@@ -39,7 +39,7 @@ def configuration(model: nn.Module, pairs: Pairs, recipe: Recipe) -> Configurati
         **{f"recipe: {name}": value for name, value in recipe.deciding().items()},
         "texts of the pairs (sha256)": pairs.fingerprint(),
         **{f"module {place}": _module(module) for place, module in enumerate(model.children())},
-        "weights before training (sha256)": of_weights(model),
+        "weights before training (xxh3)": of_weights(model),
     }
 
 

@@ -20,13 +20,14 @@ from lab.models.texts import TextError, TokenisedText, check_texts, truncation
 from lab.pooling import needs_frequency
 from lab.readout import batches_by_tokens
 from lab.registry import unknown
-from lab.training import fingerprint
-from lab.training.hashing import of_tensor
-from lab.training.state_store import Shelf, StateStore
+from lab.store import fingerprint
+from lab.store.hashing import of_tensor
+from lab.store.state_store import Shelf, StateStore
 from lab.training.wanted import Kind, States, Wanted, wanted_by
 
 __all__ = ["Kind", "States", "Wanted", "states", "states_of", "wanted_by"]
 
+CODE = ("training/hidden_states.py", "training/wanted.py")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -121,6 +122,7 @@ def _address(of_model: str, kind: Kind, stored: torch.dtype, frequency: Tensor |
     counted = kind.pooling is not None and needs_frequency(kind.pooling)
     return fingerprint.address(
         of_model,
+        code=fingerprint.of_code(*CODE),
         pooling=kind.pooling,
         layers=kind.layers,
         stored=str(stored),

@@ -13,7 +13,7 @@ from lab.models.encoder import Encoder
 from lab.models.texts import TokenisedText, mean_of_windows
 from lab.models.trained_pooling import TrainedPooling
 from lab.pooling import POOLINGS, Tokens
-from lab.training.shards import Place
+from lab.store.shards import Place
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class States:
         kind: what was read.
         texts: each once, in the order in which they were first given.
         dtype: that of the model, in which batches are given; the stored one may be narrower.
-        fingerprint: of the model (:func:`lab.training.fingerprint.fingerprint`).
+        fingerprint: of the model (:func:`lab.store.fingerprint.fingerprint`).
     """
 
     kind: Kind

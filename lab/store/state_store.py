@@ -1,10 +1,11 @@
 """Hidden states on disk, under an address that says what they were computed from.
 
-A store is one folder of *shards* (:mod:`lab.training.shards`), each with the states of some texts
-under one address, which begins its name. A shard never changes: other processes find it whole or
-not at all, and what one process has mapped into memory stays readable when another deletes the
-file. There is no index and no lock. Two processes that compute the same texts at the same time both
-write them; the surplus goes, like everything, when it was not used for longest.
+A store is one folder of *shards* (:mod:`lab.store.shards`), each with the states of some texts
+under one address, which begins its name; of read-outs, with some layers of a call. A shard never
+changes: other processes find it whole or not at all, and what one process has mapped into memory
+stays readable when another deletes the file. There is no index and no lock. Two processes that
+compute the same texts at the same time both write them; the surplus goes, like everything, when it
+was not used for longest.
 """
 
 import errno
@@ -19,8 +20,8 @@ from pathlib import Path
 from torch import Tensor
 
 from lab.paths import cache
-from lab.training import shards
-from lab.training.shards import PARTIAL, SUFFIX, DamagedError, Place
+from lab.store import PARTIAL, STATES, SUFFIX, shards
+from lab.store.shards import DamagedError, Place
 
 SHARD = 2**26  # bytes of states after which a shard is written: what an interrupted run loses
 STALE = 3600  # seconds after which an unfinished shard belongs to a process that is no more
@@ -40,7 +41,7 @@ class StateStore:
     def __init__(self, folder: str | Path | None = None, *, max_bytes: int = 20 * 10**9) -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes is the size of a store, 1 or more; got {max_bytes}")
-        self.folder = Path(folder or cache() / "states").expanduser().resolve()
+        self.folder = Path(folder or cache() / STATES).expanduser().resolve()
         self.max_bytes = max_bytes
 
     def shelves(self, addresses: Sequence[str], keys: Sequence[bytes]) -> list["Shelf"]:
