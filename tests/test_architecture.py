@@ -13,7 +13,7 @@ LAYERS = [
     "paths registry shapes reading collapse corpus",
     "collapse.maps collapse.membership",
     "collapse.filter_rate",
-    "manifest stats.weighted stats.significance stats.mixed_model losses training "
+    "cluster manifest stats.weighted stats.significance stats.mixed_model losses training "
     "training.shards training.hashing",
     "stats.score stats.across corpus.sources corpus.resources",
     "corpus.rows corpus.plan",
@@ -83,7 +83,9 @@ LAYERS = [
     "runner",
     "series series.formats series.locks series.schema",
     "series.plan",
-    "series.executors series.records",
+    "series.gpus series.pools series.records",
+    "series.ray_cluster",
+    "series.executors",
     "series.clean series.status series.sweep series.tables series.verify",
     "series.commands",
     "export.page",
