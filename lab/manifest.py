@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ EXECUTED = "executed.ipynb"
 DIFF = "code.diff"
 OWN_FILES = (NAME, INPUTS, LOG, LOCK)
 RUN_DIR = "LAB_RUN_DIR"
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 EXIT_CODES = {"ok": 0, "skipped": 0, "failed": 2, "dead": 3, "timeout": 4, "interrupted": 5}
 RUNNING = "running"
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's name for no files at all
@@ -205,6 +207,18 @@ def gpus() -> list[dict[str, str]]:
     return [
         dict(zip(query.split(","), map(str.strip, line.split(",")), strict=True)) for line in lines
     ]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; else their numbers.
+
+    An entry of -1 hides itself and all after it, as in CUDA.
+    """
+    visible = os.environ.get(VISIBLE_GPUS)
+    if visible is None:
+        return [str(number) for number in range(len(gpus()))]
+    names = [name.strip() for name in visible.split(",")]
+    return list(takewhile(lambda name: name not in ("", "-1"), names))
 
 
 def code(folder: Path) -> dict[str, Any]:

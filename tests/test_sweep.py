@@ -219,7 +219,7 @@ def test_a_run_that_cannot_be_started_is_refused_and_the_others_go_on(tmp_path):
 def test_an_executor_told_to_stop_starts_nothing(tmp_path):
     build(tmp_path / "01_a.ipynb")
     series = write(tmp_path, "runs: {a: {notebook: 01_a.ipynb}}")
-    for name in EXECUTORS:
+    for name in ("serial", "processes"):
         executor = EXECUTORS[name](1)
         executor.stop(signal.SIGTERM)
         (ended,) = sweep.sweep(series, executor)
@@ -231,7 +231,7 @@ class Inline:
     """An executor that runs nothing: every run is over at once, as `ends` says."""
 
     def __init__(self, ends, journal):
-        self.jobs, self.ends, self.journal = 1, ends, journal
+        self.jobs, self.threads, self.ends, self.journal = 1, 1, ends, journal
 
     def submit(self, task):
         n = task.overrides["n"]

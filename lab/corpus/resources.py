@@ -78,9 +78,8 @@ class Resources:
         """
         if self.device not in (None, "cuda"):
             return {}
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        known = visible.split(",") if visible else list(map(str, range(len(manifest.gpus()))))
-        return {"CUDA_VISIBLE_DEVICES": known[place % len(known)]} if len(known) > 1 else {}
+        known = manifest.visible_gpus()
+        return {manifest.VISIBLE_GPUS: known[place % len(known)]} if len(known) > 1 else {}
 
 
 @dataclass

@@ -84,18 +84,22 @@ def run(
     timeout: float | None = None,
     threads: int | None = None,
     memory: float | None = None,
+    gpus: str | None = None,
     force: bool = False,
     reuse: bool = True,
+    patience: float = 0.0,
     listen: Listen | None = None,
     told: Told | None = None,
 ) -> Run:
     """The run of ``notebook``, in ``out/NN_slug/<name or profile>-<first 8 of its id>``.
 
     ``timeout`` bounds the whole run in seconds, ``memory`` the data of each of its processes in GB
-    (RLIMIT_DATA); ``threads`` defaults to the cores this process may use; ``force`` runs again and
-    moves a finished run aside; with ``reuse`` False nothing that an earlier run computed is used,
-    nor with LAB_REUSE=0; ``listen`` gets every event. ``told`` is asked for the signal that ends
-    the run; without it the run listens to SIGINT and SIGTERM itself.
+    (RLIMIT_DATA); ``threads`` defaults to the cores this process may use, ``gpus`` (as in
+    CUDA_VISIBLE_DEVICES) to those it sees; ``force`` runs again and moves a finished run aside;
+    with ``reuse`` False nothing that an earlier run computed is used, nor with LAB_REUSE=0;
+    ``patience`` is how many seconds to wait for another process to leave the folder; ``listen``
+    gets every event. ``told`` is asked for the signal that ends the run; without it the run listens
+    to SIGINT and SIGTERM itself.
 
     Raises:
         ValueError, LookupError: refused, and nothing was started or written: an unknown, mistyped
@@ -116,12 +120,15 @@ def run(
     defaults = {key: p.default for key, p in signature.parameters.items()}
     identity = manifest.identity(path, free, defaults)
     folder = (out or paths.RUNS).resolve() / path.stem / f"{label}-{identity['id'][:8]}"
-    with _interruptible(told) as stop, claims.claimed(folder, identity["id"], force) as claim:
+    with (
+        _interruptible(told) as stop,
+        claims.claimed(folder, identity["id"], force, patience) as claim,
+    ):
         if claim.finished:
             done = claim.finished
             return Run("skipped", f"a finished run is in {done}", done, identity["id"])
         with tempfile.TemporaryDirectory(prefix="lab-", ignore_cleanup_errors=True) as scratch:
-            variables = batch_variables(folder, Path(scratch), cores, reuse)
+            variables = batch_variables(folder, Path(scratch), cores, reuse, gpus)
             environment = manifest.environment(variables, cores, memory)
             job = _start(signature, values, identity, folder, environment, label, profile)
             job["lock"] = claim.lock
@@ -172,16 +179,21 @@ def _start(
     }
 
 
-def batch_variables(folder: Path, scratch: Path, threads: int, reuse: bool) -> dict[str, str]:
+def batch_variables(
+    folder: Path, scratch: Path, threads: int, reuse: bool, gpus: str | None = None
+) -> dict[str, str]:
     """The environment variables that every run sets, whatever the shell had.
 
     Kernel, IPython and runtime folders are the run's own: always this interpreter, no start-up
     files of the user, no history to lock, and socket paths short enough for IPC.
     """
     hub = {} if os.environ.get("LAB_ALLOW_HUB") == "1" else {"HF_HUB_OFFLINE": "1"}
+    visible = os.environ.get(manifest.VISIBLE_GPUS) if gpus is None else gpus
+    seen = {} if visible is None else {manifest.VISIBLE_GPUS: visible}
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     return (
         hub
+        | seen
         | dict.fromkeys(pools, str(threads))
         | {
             "LAB_MODE": "batch",

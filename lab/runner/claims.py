@@ -26,16 +26,18 @@ class Claim:
 
 
 @contextmanager
-def claimed(folder: Path, run_id: str, force: bool) -> Iterator[Claim]:
+def claimed(folder: Path, run_id: str, force: bool, patience: float = 0.0) -> Iterator[Claim]:
     """A finished run of this id, or ``folder``, which is new, empty and locked.
 
     The lock is held by every process that inherits its descriptor. A folder that is there already
-    is moved to ``.1``, ``.2``, ...: nothing is lost.
+    is moved to ``.1``, ``.2``, ...: nothing is lost. ``patience``: seconds to wait for a process
+    that holds the folder; one whose runner was killed on this machine gets 20 s in any case.
 
     Raises:
         ValueError: the same run is going on in another process.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _wait(folder, patience)
     with (folder.parent / manifest.LOCK).open("a") as queue:
         fcntl.flock(queue, fcntl.LOCK_EX)
         _settle(folder)
@@ -120,17 +122,24 @@ def _runs(parent: Path, run_id: str) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield candidate, content
 
 
+def _wait(folder: Path, patience: float) -> None:
+    """Nothing, once no process holds ``folder`` or the time is over."""
+    begun = time.monotonic()
+    while held(folder):
+        limit = max(patience, LINGER if _runner_gone(folder) else 0.0)
+        if time.monotonic() - begun >= limit:
+            return
+        time.sleep(0.1)
+
+
 def _settle(folder: Path) -> None:
-    """Nothing, once no process writes ``folder`` and its manifest says how the run ended.
+    """Nothing; no process writes ``folder``, and its manifest says how the run ended.
 
     Raises:
         ValueError: a run is going on there.
     """
-    deadline = time.monotonic() + LINGER
-    while held(folder):
-        if not _runner_gone(folder) or time.monotonic() > deadline:
-            raise ValueError(f"the same run is going on in {folder}; wait for it or stop it")
-        time.sleep(0.1)
+    if held(folder):
+        raise ValueError(f"the same run is going on in {folder}; wait for it or stop it")
     content = known(folder)
     if content and content["outcome"]["state"] == manifest.RUNNING:
         pid = content["outcome"]["runner"]["pid"]

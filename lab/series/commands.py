@@ -35,9 +35,12 @@ def register(app: typer.Typer) -> None:
 
 def sweep(
     series: SeriesPath,
-    jobs: Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Runs at a time.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("-j", "--jobs", min=1, help="Runs at a time; of ray: its cores."),
+    ] = None,
     executor: Annotated[
-        str | None, typer.Option(help="serial or processes; default: processes if -j > 1.")
+        str | None, typer.Option(help="serial, processes or ray; default: processes if -j > 1.")
     ] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Part I of N, as in a Slurm array.")
@@ -65,7 +68,7 @@ def sweep(
     with locks.swept(whole.out, whole.path.stem, shard or ""):
         there = records.read(chosen.runs.values())
         why = {key: records.reason(run, there) for key, run in chosen.runs.items()}
-        workers = make(jobs or 1)
+        workers = make(jobs)
         say(f"{len(chosen.runs)} runs, {workers.jobs} at a time, in {whole.out}")
         count = 0
 

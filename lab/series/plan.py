@@ -25,6 +25,7 @@ class Task:
     timeout: float | None
     threads: int | None
     memory: float | None
+    gpus: float
 
 
 @dataclass(frozen=True)
@@ -125,16 +126,18 @@ class _Planner:
         settings = parameters.resolve(signature, overrides, profile)
         settings.pop(parameters.SET_BY_RUNNER, None)
         defaults = {key: p.default for key, p in signature.parameters.items()}
-        task = Task(
-            notebook, overrides, profile, name, self.out, *(
-                getattr(spec, limit) or getattr(self.defaults, limit)
-                for limit in ("timeout", "threads", "memory")
-            ),
-        )  # fmt: skip
+        bounds = {limit: self.limit(spec, limit) for limit in ("timeout", "threads", "memory")}
+        gpus = self.limit(spec, "gpus") or 0.0
+        task = Task(notebook, overrides, profile, name, self.out, gpus=gpus, **bounds)
         identity = manifest.identity(notebook, settings, defaults, self.around)
         at = ",".join(f"{key}={_shown(v, spec.grid[key])}" for key, v in point.items())
         key = f"{name}[{at}]" if at else name
         return Planned(key, name, task, settings, identity, after)
+
+    def limit(self, spec: schema.RunsOf, name: str) -> Any:
+        """What the entry says or, where it says nothing, what holds for every run."""
+        own = getattr(spec, name)
+        return getattr(self.defaults, name) if own is None else own
 
     def notebook(self, name: str | int) -> Path:
         """The notebook of that number or name, or at that path from the series file."""

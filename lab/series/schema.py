@@ -7,10 +7,23 @@ from typing import Annotated, Any
 
 import yaml
 from annotated_types import Ge, Gt, Len
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 EXPONENT = re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")  # 1e-3, which YAML 1.1 reads as text
+
+
+def _whole_or_share(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("a share is of one GPU, so a number above 1 must be whole")
+    return gpus
 
 
 class Limits(BaseModel):
@@ -27,6 +40,10 @@ class Limits(BaseModel):
     )
     memory: Annotated[float, Gt(0)] | None = Field(
         default=None, description="GB of data that each process of a run may have."
+    )
+    gpus: Annotated[float, Ge(0), AfterValidator(_whole_or_share)] | None = Field(
+        default=None,
+        description="Of a run, which then sees no others: a number, or a share of one such as 0.5.",
     )
 
 

@@ -4,7 +4,6 @@ The order comes from the dependencies, everything else from the manifests, so a 
 killed is resumed by starting it again.
 """
 
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -16,8 +15,8 @@ from pathlib import Path
 from lab import manifest, runner
 from lab.runner import claims
 from lab.series import records
-from lab.series.executors import Executor
 from lab.series.plan import Planned, Series, Task
+from lab.series.pools import Executor
 
 FINE = ("ok", "skipped")
 BLOCKED, REFUSED, UNSTARTED = "blocked", "refused", "not started"
@@ -76,7 +75,7 @@ def sweep(series: Series, executor: Executor, say: Say = lambda ended: None) -> 
                     if outcome := _without_running(run, ended):
                         close(outcome)
                         continue
-                    going[executor.submit(_task(run, executor.jobs))] = run
+                    going[executor.submit(_task(run, executor.threads))] = run
                     finish(future for future in list(going) if future.done())
                 finish(wait(going, timeout=0.5, return_when=FIRST_COMPLETED).done)
         except BaseException:
@@ -101,9 +100,8 @@ def summary(ended: list[Ended]) -> str:
     return f"{len(ended)} runs: " + ", ".join(f"{counts[state]} {state}" for state in order)
 
 
-def _task(run: Planned, jobs: int) -> Task:
+def _task(run: Planned, share: int) -> Task:
     """The task with its number of threads: what the file says, else its share of the cores."""
-    share = max(1, len(os.sched_getaffinity(0)) // jobs)
     return replace(run.task, threads=run.task.threads or share)
 
 
