@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from lab import paths, publish
+from lab import paths, publish, share
 from lab.corpus import command as corpus
 from lab.series import commands as series
 
@@ -196,9 +196,7 @@ def study(
     """Train and evaluate the cells of a study that OUT lacks; run again, it goes on."""
     from lab import study as studies
 
-    part, _, parts = shard.partition("/")
-    if not (part.isdecimal() and parts.isdecimal()):
-        raise ValueError(f"a shard is i/n, such as 1/4; got {shard!r}")
+    part = share.read(shard)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out is a folder, where cells go; {out} is a file")
     begun = time.monotonic()
@@ -210,7 +208,7 @@ def study(
     changes = {} if checkpoint is None else {"checkpoint": checkpoint}
     planned = studies.load(name, profile, **changes)
     planned = planned.only(only) if only else planned
-    studies.run(planned, out, shard=(int(part), int(parts)), device=device, listen=listen)
+    studies.run(planned, out, shard=part, device=device, listen=listen)
     sys.stdout.write(f"{out}\n")
 
 

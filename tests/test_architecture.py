@@ -10,7 +10,7 @@ from lab.paths import ROOT
 
 # A module imports from earlier rows only: neither from a later one nor from its own.
 LAYERS = [
-    "paths registry atomic shapes reading collapse corpus",
+    "paths registry atomic share shapes reading collapse corpus",
     "collapse.maps collapse.membership",
     "collapse.filter_rate",
     "cluster manifest stats.weighted stats.significance stats.mixed_model losses training store",

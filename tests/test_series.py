@@ -188,7 +188,7 @@ def test_shards_are_a_partition_that_never_cuts_a_dependency(place, count):
 
 @pytest.mark.parametrize(("number", "count"), [(0, 2), (3, 2), (1, 0)])
 def test_a_shard_that_is_none_is_refused(place, number, count):
-    with pytest.raises(ValueError, match=f"1 <= i <= n, came {number}/{count}"):
+    with pytest.raises(ValueError, match=f"1 <= i <= n, such as 1/4; got {number}/{count}"):
         plan.shard(place(SHARDED), number, count)
 
 

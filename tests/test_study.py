@@ -321,7 +321,7 @@ def test_shards_together_are_the_whole(done, tmp_path):
         ours, whole = stored.read(path), stored.read(folder / "cells" / path.name)
         for name, score in ours.scores.items():
             assert np.array_equal(score.units, whole.scores[name].units)
-    with pytest.raises(ValueError, match="1 <= i <= n; got 4/3"):
+    with pytest.raises(ValueError, match="1 <= i <= n, such as 1/4; got 4/3"):
         study.run(some, tmp_path, shard=(4, 3))
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lab import share
 from lab.corpus.resources import Event, Listen
 
 LINE_EVERY = 5.0  # seconds between two lines of a log
@@ -116,7 +117,7 @@ def embed(
             request,
             resources,
             executor=executor,
-            share=_share(shard),
+            share=share.read(shard),
             verify=verify,
             listen=listen,
         )
@@ -136,13 +137,6 @@ def _temperature(text: str | None) -> float | list[float] | str | None:
     except ValueError:
         return text
     return numbers if len(numbers) > 1 else (numbers[0] if numbers else None)
-
-
-def _share(text: str) -> tuple[int, int]:
-    part, _, parts = text.partition("/")
-    if not (part.isdigit() and parts.isdigit()):
-        raise ValueError(f"--shard is i/n, such as 3/8; got {text!r}")
-    return int(part), int(parts)
 
 
 @contextmanager

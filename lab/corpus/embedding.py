@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import atomic
+from lab import share as shares
 from lab.corpus import plan as plans
 from lab.corpus.executors import EXECUTORS
 from lab.corpus.ledger import Ledger
@@ -53,9 +54,7 @@ def embed(
     """
     run, say = EXECUTORS[executor], listen or (lambda event: None)
     resources = resources or Resources()
-    part, parts = share
-    if not 1 <= part <= parts:
-        raise ValueError(f"a share is i/n with 1 <= i <= n; got {part}/{parts}")
+    part, parts = shares.check(*share)
     plan = plans.make(corpus, out, request)
     numbers = list(range(part - 1, len(plan.shards), parts))
     with Ledger(plan) as ledger:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab import paths
+from lab import paths, share
 from lab.series.console import AsJson, Out, say, say_json
 from lab.series.finished import compare, verify
 
@@ -60,7 +60,7 @@ def sweep(
     from lab.series.executors import EXECUTORS
 
     whole = plan.load(series, out)
-    chosen = plan.shard(whole, *_part(shard)) if shard else whole
+    chosen = plan.shard(whole, *share.read(shard)) if shard else whole
     make = EXECUTORS[executor or ("serial" if (jobs or 1) == 1 else "processes")]
     if dry_run:
         _decisions(chosen)
@@ -139,13 +139,6 @@ def series_schema() -> None:
     from lab.series import schema
 
     say_json(schema.SeriesFile.model_json_schema())
-
-
-def _part(shard: str) -> tuple[int, int]:
-    number, slash, count = shard.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal()):
-        raise ValueError(f"--shard wants i/n such as 1/4, came {shard!r}")
-    return int(number), int(count)
 
 
 def _decisions(series: "Series") -> None:

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lab import manifest
+from lab import manifest, share
 from lab.registry import unknown
 from lab.runner import notebooks, parameters
 from lab.series import schema
@@ -185,8 +185,7 @@ def shard(series: Series, number: int, count: int) -> Series:
     Raises:
         ValueError: number outside 1..count.
     """
-    if not 1 <= number <= count:
-        raise ValueError(f"--shard wants i/n with 1 <= i <= n, came {number}/{count}")
+    share.check(number, count)
     place = {key: at for at, key in enumerate(series.runs)}
     parts: list[list[str]] = [[] for _ in range(count)]
     for family in sorted(_families(series), key=lambda keys: (-len(keys), place[keys[0]])):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from lab import manifest
+from lab import manifest, share
 from lab.models.texts import TruncationWarning
 from lab.paths import ROOT
 from lab.store.state_store import StateStore
@@ -62,9 +62,7 @@ def run(
     Raises:
         ValueError: a shard outside 1..n, and whatever loading, training and probing refuse.
     """
-    part, parts = shard
-    if not 1 <= part <= parts:
-        raise ValueError(f"a shard is i/n with 1 <= i <= n; got {part}/{parts}")
+    part, parts = share.check(*shard)
     folder = Path(folder)
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     material = gather(study)
