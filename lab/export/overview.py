@@ -19,9 +19,10 @@ TABLES = "tables"  # the folder of the series' own tables in the site
 
 @dataclass
 class Row:
-    """A run in the list of a series: the parameters in which its notebook's runs differ."""
+    """A run in the list of a series: its question, the parameters in which its kind differs."""
 
     run: Run
+    question: str
     settings: list[tuple[str, str]]
     seconds: str
 
@@ -77,7 +78,13 @@ def of_series(series: Series, site: Path) -> Overview:
     standings = status.read(series)
     settings = _settings({key: one for key, one in found.items() if one})
     rows = [
-        Row(_run(one, site), settings.get(one.key, []), _seconds(one.seconds)) for one in standings
+        Row(
+            _run(one, site),
+            reading.title(reading.load(series.runs[one.key].task.notebook)),
+            settings.get(one.key, []),
+            _seconds(one.seconds),
+        )
+        for one in standings
     ]
     by_key = {key: row.run for key, row in zip(series.runs, rows, strict=True)}
     (site / TABLES).mkdir()
