@@ -56,7 +56,7 @@ def of_real_runs(root: Path, runs: int) -> Iterator[Ratio]:
         path = series(root, f"real{block}", REAL, seeds, "seed")
         pairs.append((sweep(path, root / "two", 2), sweep(path, root / "one", 1)))
     one, two = (
-        {p.parent.name.partition("-")[2]: p.read_bytes() for p in (root / out).rglob("*.parquet")}
+        {(p.parent.name, p.name): p.read_bytes() for p in (root / out).rglob("*.parquet")}
         for out in ("one", "two")
     )
     if not one or one != two:

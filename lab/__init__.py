@@ -9,7 +9,11 @@
       -> measures of the space, repairs of it                           lab.anisotropy, lab.repairs
       -> probes -> scores -> intervals, paired tests                    lab.probes, lab.stats
       -> one tidy table, beside what papers report                      lab.results
-      -> figures, runs, an offline page                                 lab.plotting, runner, export
+      -> figures, runs, offline pages, crates                           lab.plotting, runner, export
+
+    one run -> series of them, resumed, compared, verified              lab.series
+    some texts -> a corpus of any size, in shards                       lab.corpus
+    what was computed before, found by content                          lab.store
 
 ``lab.grid`` scores every design of a model on a data set, ``lab.spaces`` measures, repairs and
 scores some of them on several; ``lab.collapse`` asks how all this depends on the length of a text,

@@ -477,11 +477,12 @@ def test_the_page_of_a_series_has_a_row_for_every_run_and_hides_none(series, fir
     ids = [f" · {run.id[:8]}" for run in list(series.runs.values())[:-1]]
     keys = [key + own for key, own in zip(series.runs, [*ids, ""], strict=True)]
     assert [cell[0] for cell in cells] == keys
+    assert all(cell[1].endswith("?") for cell in cells)
     states = ["ok"] * 5 + ["failed", "interrupted"] + ["ok"] * 18 + ["not run"]
-    assert [cell[1] for cell in cells] == states
-    assert [cell[3] for cell in cells] == [f"n {at}" for at in range(24)] + ["", ""]
-    assert cells[5][4] == f"ValueError: {EVIL}"
-    assert cells[6][4] == f"the runner (pid {KILLED['pid']} on elsewhere) is gone"
+    assert [cell[2] for cell in cells] == states
+    assert [cell[4] for cell in cells] == [f"n {at}" for at in range(24)] + ["", ""]
+    assert cells[5][5] == f"ValueError: {EVIL}"
+    assert cells[6][5] == f"the runner (pid {KILLED['pid']} on elsewhere) is gone"
     links = [row.select_one("th a") for row in rows]
     assert all((series_site / link["href"]).is_file() for link in links[:-1])
     assert len({link["href"] for link in links[:-1]}) == 25 and links[-1] is None

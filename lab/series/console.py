@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 HERE = "Where the run folders are; default: runs/."
-Out = Annotated[Path, typer.Option(help=HERE, show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "--runs", help=HERE, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
