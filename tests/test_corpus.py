@@ -186,7 +186,7 @@ def test_a_file_says_what_it_is_made_of(tmp_path, tiny):
     schema = pq.read_schema(tmp_path / "out/shards/000001.parquet")
     about = json.loads(schema.metadata[output.METADATA])
     assert about["source"]["path"] == "c.jsonl" and about["rows"] == [3, 5]
-    assert about["model"]["attention"] == "causal" and len(about["weights"]) == 64
+    assert about["model"]["attention"] == "causal" and len(about["weights"]) == 32
     assert schema.field("embedding").type == pa.list_(pa.float32(), 16)
 
 
@@ -402,7 +402,7 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path, tiny):
     )
     random_model(config, seed=1).save_pretrained(tmp_path / "model")
     (tmp_path / "out/ledger/000001.json").unlink()
-    with pytest.raises(ValueError, match=r"was begun otherwise: weights was '\w{64}', came"):
+    with pytest.raises(ValueError, match=r"was begun otherwise: weights was '\w{32}', came"):
         serial(corpus, tmp_path / "out", request)
 
 

@@ -366,7 +366,7 @@ def test_other_versions_and_other_code_are_computed_anew(llama, monkeypatch):
         patch.setattr(fingerprint.importlib.metadata, "version", lambda name: "0")
         assert fingerprint.fingerprint(llama) != now
     with monkeypatch.context() as patch:
-        patch.setattr(fingerprint, "of_code", lambda *_: "mended")
+        patch.setattr(fingerprint, "CODE", "mended")
         assert fingerprint.fingerprint(llama) != now
     assert fingerprint.fingerprint(llama) == now
 

@@ -5,12 +5,14 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import AttentionInterface
 from typer.testing import CliRunner
 
 from lab import cli, models, runner, store
@@ -196,6 +198,18 @@ def another_activation(model):
     model.encoder.model.layers[1].mlp.act_fn = nn.Identity()
 
 
+def a_scale_of_logits(model):
+    model.encoder.model.layers[1].self_attn.scaling *= 0.3
+
+
+def the_epsilon_of_a_norm(model):
+    model.encoder.model.layers[1].input_layernorm.variance_epsilon = 1.0
+
+
+def the_scale_of_positions(model):
+    model.encoder.model.rotary_emb.attention_scaling = 2.0
+
+
 IN_PLACE = [
     one_weight,
     one_weight_unnoticed,
@@ -204,6 +218,9 @@ IN_PLACE = [
     a_buffer_that_is_not_saved,
     a_merged_adapter,
     another_activation,
+    a_scale_of_logits,
+    the_epsilon_of_a_norm,
+    the_scale_of_positions,
 ]
 SETTINGS = [
     {"attention": "bidirectional"},
@@ -284,15 +301,38 @@ def test_other_versions_and_machines_compute_anew(llama, passes, monkeypatch, wh
     assert not misses(passes, llama, poolings=POOLS)
 
 
-@pytest.mark.parametrize("name", ["readout.py", "pooling.py", "encoder.py"])
-def test_other_code_computes_anew(llama, passes, monkeypatch, name):
+def test_the_slope_of_an_activation_counts(passes):
+    model = tiny()
+    mlp = model.encoder.model.layers[1].mlp
+    mlp.act_fn = nn.LeakyReLU(0.01)
+    read_out(model, TEXTS, poolings=POOLS)
+    mlp.act_fn.negative_slope = 0.5
+    assert misses(passes, model, poolings=POOLS)
+
+
+def test_the_function_in_an_activation_counts(passes):
+    model = tiny("gemma")
+    act = model.encoder.model.layers[1].mlp.act_fn
+    assert isinstance(act.act, partial)
+    read_out(model, TEXTS, poolings=POOLS)
+    act.act = partial(nn.functional.gelu, approximate="none")
+    assert misses(passes, model, poolings=POOLS)
+    act.act = lambda hidden: hidden
+    assert fingerprint.unseen(model)
+
+
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [(reuse, "readout.py"), (fingerprint, "pooling.py"), (fingerprint, "encoder.py")],
+)
+def test_other_code_computes_anew(llama, passes, monkeypatch, of, name):
     read_out(llama, TEXTS, poolings=POOLS)
     digest = fingerprint.digest
     with monkeypatch.context() as patch:
         patch.setattr(fingerprint, "digest", lambda f: "new" if f.name == name else digest(f))
-        fingerprint.of_code.cache_clear()
+        assert not misses(passes, llama, poolings=POOLS), "this process runs what it imported"
+        patch.setattr(of, "CODE", fingerprint.of_code(*of.FILES))  # as a process started now
         assert misses(passes, llama, poolings=POOLS)
-    fingerprint.of_code.cache_clear()
     assert not misses(passes, llama, poolings=POOLS)
 
 
@@ -322,7 +362,35 @@ def an_observer(model):
     inside(model.encoder.model.layers[1].self_attn).observe = lambda weights, values: None
 
 
-@pytest.mark.parametrize("change", [a_hook, a_forward, a_class, an_adapter, an_observer])
+def doubled(function):
+    """A function of a notebook."""
+    return lambda *args, **kwargs: function(*args, **kwargs) * 2
+
+
+def tokens_of_its_own(model):
+    tokens = model.encoder.tokens
+    model.encoder.tokens = lambda features: tokens(features)
+
+
+def an_encoder_of_its_own(model):
+    class Own(Encoder):
+        pass
+
+    model.encoder.__class__ = Own
+
+
+ON_ONE = [
+    a_hook,
+    a_forward,
+    a_class,
+    an_adapter,
+    an_observer,
+    tokens_of_its_own,
+    an_encoder_of_its_own,
+]
+
+
+@pytest.mark.parametrize("change", ON_ONE, ids=lambda f: f.__name__)
 def test_what_no_hash_sees_is_computed_every_time_and_not_kept(passes, place, change):
     model = tiny()
     change(model)
@@ -332,10 +400,61 @@ def test_what_no_hash_sees_is_computed_every_time_and_not_kept(passes, place, ch
     assert not place.exists()
 
 
+def test_a_forward_that_a_class_was_given_is_computed_every_time(llama, passes, monkeypatch):
+    kind = type(llama.encoder.model.layers[1].mlp)
+    read_out(llama, TEXTS, poolings=["mean"])
+    monkeypatch.setattr(kind, "forward", doubled(kind.forward))
+    for _ in range(2):
+        assert misses(passes, llama, poolings=["mean"])
+
+
+def test_a_forward_of_another_class_of_a_library_is_another_model(llama, passes, monkeypatch):
+    read_out(llama, TEXTS, poolings=["mean"])
+    kind = type(llama.encoder.model.layers[1].input_layernorm)
+    monkeypatch.setattr(kind, "forward", nn.Identity.forward)
+    assert misses(passes, llama, poolings=["mean"])
+
+
+@pytest.mark.parametrize("when", ["forward", "forward_pre"])
+def test_a_hook_on_all_modules_is_computed_every_time(llama, passes, when):
+    read_out(llama, TEXTS, poolings=["mean"])
+    register = getattr(nn.modules.module, f"register_module_{when}_hook")
+    handle = register(lambda *_: None)
+    try:
+        for _ in range(2):
+            assert misses(passes, llama, poolings=["mean"])
+    finally:
+        handle.remove()
+    assert not misses(passes, llama, poolings=["mean"])
+
+
+def test_an_attention_of_a_notebook_is_computed_every_time(passes, monkeypatch):
+    known = AttentionInterface._global_mapping
+    monkeypatch.setattr(AttentionInterface, "_global_mapping", dict(known))
+    model = tiny()
+    for factor in (1.0, 0.3):
+
+        def mine(module, query, *args, factor=factor, **kwargs):
+            return known["sdpa"](module, query * factor, *args, **kwargs)
+
+        AttentionInterface.register("mine", mine)
+        model.encoder.model.config._attn_implementation = "mine"
+        for _ in range(2):
+            assert misses(passes, model, poolings=["mean"])
+    AttentionInterface.register("sdpa", mine)
+    model.encoder.model.config._attn_implementation = "sdpa"
+    assert fingerprint.unseen(model), "a name of the library with another function"
+
+
+def test_nothing_in_a_model_as_it_is_loaded_is_out_of_sight():
+    for name in ("llama", "gemma", "gpt2"):
+        assert fingerprint.unseen(tiny(name)) is None, name
+
+
 def test_a_pooling_of_a_notebook_is_computed_every_time(llama, passes, place, monkeypatch):
     known = Registry("pooling")
     known._items = {**POOLINGS._items, "mine": lambda hidden, tokens: hidden[:, 0]}
-    for module in ("lab.pooling", "lab.readout", "lab.store.reuse"):
+    for module in ("lab.pooling", "lab.readout", "lab.store.fingerprint"):
         monkeypatch.setattr(f"{module}.POOLINGS", known)
     for _ in range(2):
         assert misses(passes, llama, poolings=["mean", "mine"])

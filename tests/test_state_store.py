@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -17,9 +18,12 @@ import pytest
 import torch
 from xxhash import xxh3_128
 
+from lab import models
+from lab.models.encoder import Encoder
 from lab.store import PARTIAL, state_store
 from lab.store import shards as shards_module
 from lab.store.state_store import STALE, StateStore
+from lab.training.hidden_states import Wanted, states_of
 
 ADDRESS, OTHER = "a" * 64, "b" * 64
 
@@ -296,6 +300,83 @@ def test_unfinished_shards_of_processes_that_are_no_more_are_removed(store):
 def test_the_folder_is_in_the_cache_of_the_lab(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_CACHE", str(tmp_path))
     assert StateStore().folder == tmp_path / "states"
+
+
+# --- what is not to be kept ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def passes(tmp_path, monkeypatch):
+    """A model, and how many texts it has read, in a cache of its own."""
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    state_store.of_process.cache_clear()
+    sizes, read = [], Encoder.read
+
+    def counting(self, features, *args, **kwargs):
+        sizes.append(len(features["input_ids"]))
+        return read(self, features, *args, **kwargs)
+
+    monkeypatch.setattr(Encoder, "read", counting)
+    yield sizes
+    state_store.of_process.cache_clear()
+
+
+def temporary(folder):
+    return list(folder.glob(f"{state_store.TEMPORARY}*"))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_what_no_hash_sees_is_neither_found_nor_kept(passes, tmp_path, monkeypatch, given):
+    monkeypatch.delenv("LAB_REUSE")
+    store = StateStore(tmp_path / "cache" / "states") if given else None
+    model, texts = models.load("random:llama", device="cpu"), ["a cat", "rain"]
+    passes.clear()
+    hook = model.encoder.model.layers[1].register_forward_hook(lambda *call: call[2] * 0)
+    (zeroed,) = states_of(model, texts, [Wanted("mean", (-1,))], store=store)
+    assert zeroed["a cat"].abs().max() == 0, "readable after its file is gone"
+    hook.remove()
+    (plain,) = states_of(model, texts, [Wanted("mean", (-1,))], store=store)
+    assert plain["a cat"].abs().max() > 0
+    assert sum(passes) == 4
+    model.encoder.model.layers[1].register_forward_hook(lambda *call: call[2] * 0)
+    (again,) = states_of(model, texts, [Wanted("mean", (-1,))], store=store)
+    assert torch.equal(again["a cat"], zeroed["a cat"])
+    assert len(shards(StateStore())) == 1
+    assert temporary(tmp_path) == []
+
+
+def test_without_reuse_passes_are_shared_in_a_process_and_with_no_other(
+    passes, tmp_path, monkeypatch
+):
+    model = models.load("random:llama", device="cpu")
+    monkeypatch.delenv("LAB_REUSE")
+    (kept,) = states_of(model, ["a cat"], [Wanted("mean")])
+    passes.clear()
+    monkeypatch.setenv("LAB_REUSE", "0")
+    for _ in range(2):
+        (found,) = states_of(model, ["a cat"], [Wanted("mean")])
+        assert torch.equal(found["a cat"], kept["a cat"])
+    assert passes == [1], "computed although the cache has it, and once"
+    assert len(temporary(tmp_path)) == len(shards(StateStore())) == 1
+    monkeypatch.delenv("LAB_REUSE")
+    states_of(model, ["a cat"], [Wanted("mean")])
+    assert passes == [1]
+
+
+def test_the_store_of_a_process_goes_with_it(tmp_path):
+    code = (
+        "from lab.store.state_store import of_process\n"
+        "folder = of_process().folder\n"
+        "assert folder.is_dir() and of_process().folder == folder\n"
+        "print(folder)\n"
+    )
+    variables = os.environ | {"TMPDIR": str(tmp_path)}
+    call = subprocess.run(
+        [sys.executable, "-c", code], env=variables, check=True, capture_output=True, text=True
+    )
+    folder = Path(call.stdout.strip())
+    assert folder.parent == tmp_path.resolve() and not folder.exists()
 
 
 # --- full disk -----------------------------------------------------------------------------------

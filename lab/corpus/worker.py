@@ -1,6 +1,5 @@
 """A warm model that embeds one shard after the other."""
 
-import hashlib
 import resource
 import sys
 import time
@@ -20,6 +19,7 @@ from lab.corpus.ledger import Entry, Ledger
 from lab.corpus.rows import Reader, Rows
 from lab.corpus.sources import Shard
 from lab.models.texts import TextError, TruncationWarning
+from lab.store.hashing import of_weights
 
 PAUSE = 0.5  # seconds between two looks at shards that others work on
 PROBE = "A text."
@@ -66,7 +66,7 @@ class Worker:
         self.empty = {name: vectors[:0] for name, vectors in probe.items()}
         self.settings = {
             "model": models.settings(self.model),
-            "weights": fingerprint(self.model),
+            "weights": of_weights(self.model),
             "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
             "prompt": self.prompt,
             "columns": {name: vectors.shape[1] for name, vectors in probe.items()},
@@ -223,16 +223,6 @@ def short(entry: Entry) -> dict[str, Any]:
     """What a listener needs of an entry: a line stays short however many rows were skipped."""
     kept = {key: entry[key] for key in ("shard", "rows", "tokens", "seconds", "worker")}
     return kept | {"skipped": len(entry["skipped"])}
-
-
-def fingerprint(model: torch.nn.Module) -> str:
-    """The sha256 of all weights and buffers, by their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        plain = tensor.detach().cpu().contiguous().flatten()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(plain.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def peak_mb() -> float:

@@ -61,6 +61,12 @@ def install(model: nn.Module) -> None:
     _wrap_registered(backbone(model).config._attn_implementation)
 
 
+def registered(name: str) -> Callable[..., Any] | None:
+    """The attention function registered under ``name``, as it was before the lab wrapped it."""
+    found = ALL_ATTENTION_FUNCTIONS.get(name)
+    return getattr(found, "_lab_wraps", found)
+
+
 def is_inline(module: nn.Module) -> bool:
     """Whether this attention module writes its attention out instead of asking the registry."""
     return not uses_interface(type(module).forward)
@@ -104,7 +110,7 @@ def _scale_arguments(inverse: "float | Tensor", query: Tensor, kwargs: dict[str,
 def _wrap_registered(name: str) -> None:
     """Wrap the attention function registered under ``name``, once per process, under its name."""
     current = ALL_ATTENTION_FUNCTIONS._global_mapping.get(name)
-    if getattr(current, "_lab", False):
+    if hasattr(current, "_lab_wraps"):
         return
 
     def attention(
@@ -124,7 +130,7 @@ def _wrap_registered(name: str) -> None:
             word.observe(found[1], value)
         return found
 
-    attention._lab = True  # type: ignore[attr-defined]
+    attention._lab_wraps = current  # type: ignore[attr-defined]
     AttentionInterface.register(name, attention)
 
 

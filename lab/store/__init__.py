@@ -17,10 +17,10 @@ SWITCH = "LAB_REUSE"
 
 
 def reusing(default: str = "0") -> bool:
-    """Whether read-outs that were computed before are used: ``LAB_REUSE`` is 1.
+    """Whether what was computed before is used: ``LAB_REUSE`` is 1.
 
-    The runner sets it in every run, unless it is 0 where the run was started; elsewhere it is off
-    unless someone sets it.
+    The runner sets it in every run, unless it is 0 where the run was started. Where nobody sets it,
+    it is ``default``: read-outs are computed, stored hidden states are used.
 
     Raises:
         ValueError: it is something else than 0 or 1.

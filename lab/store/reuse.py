@@ -18,12 +18,14 @@ from lab.manifest import record_input
 from lab.models import EmbeddingModel
 from lab.models.texts import TokenisedText
 from lab.paths import cache
-from lab.pooling import POOLINGS, needs_frequency
+from lab.pooling import needs_frequency
 from lab.store import READ_OUTS, fingerprint, reusing
 from lab.store.hashing import of_tensor
 from lab.store.state_store import Shelf, StateStore
 
 ROOM = 10 * 10**9  # bytes of the store; the least recently used go first
+FILES = ("readout.py",)
+CODE = fingerprint.of_code(*FILES)
 LARGEST = 10**9  # bytes of one call; a larger one is computed every time
 Cell = Callable[[int], np.ndarray]  # place of (layer, pooling) -> (texts, dim) float32
 
@@ -44,8 +46,8 @@ def recall(
     """The cells of a call: those that are kept or, if a layer is missing, those computed now.
 
     Nothing is looked up or kept outside of a run (:func:`lab.store.reusing`), where something acts
-    on the call that no hash sees (:func:`lab.store.fingerprint.unseen`, a pooling registered in a
-    notebook), or of more than ``LARGEST`` bytes. A run notes in its manifest what it found.
+    on the call that no hash sees (:func:`lab.store.fingerprint.unseen`), or of more than
+    ``LARGEST`` bytes. A run notes in its manifest what it found.
 
     Args:
         compute: makes the passes.
@@ -62,7 +64,7 @@ def recall(
         UserWarning: a kept file is damaged; it is deleted and computed again.
         NotKeptWarning: what was computed could not be written.
     """
-    if not reusing() or fingerprint.unseen(model) or any(map(_foreign, poolings)):
+    if not reusing() or fingerprint.unseen(model, poolings):
         return compute()
     address = _address(model, texts, poolings, token_budget)
     store = StateStore(cache() / READ_OUTS, max_bytes=ROOM)
@@ -98,7 +100,7 @@ def _address(
     counted = any(map(needs_frequency, poolings)) and encoder.frequency is not None
     return fingerprint.address(
         fingerprint.fingerprint(model),
-        code=fingerprint.of_code("readout.py"),
+        code=CODE,
         numerics=fingerprint.numerics(model),
         padding=[encoder.padding_side, encoder.tokenizer.pad_token_id],
         texts=read.hexdigest(),
@@ -118,9 +120,3 @@ def _keep(shelf: Shelf, cell: Cell, keys: Sequence[bytes]) -> None:
 
 def _key(layer: int, pooling: str) -> bytes:
     return hashlib.sha256(f"{layer} {pooling}".encode()).digest()
-
-
-def _foreign(pooling: str) -> bool:
-    """Whether a pooling was registered elsewhere than in the lab, where its code is not hashed."""
-    function = getattr(POOLINGS[pooling], "weights", POOLINGS[pooling])
-    return function.__module__ != "lab.pooling"

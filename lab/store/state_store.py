@@ -8,13 +8,16 @@ compute the same texts at the same time both write them; the surplus goes, like 
 was not used for longest.
 """
 
+import atexit
 import errno
+import functools
 import os
 import shutil
+import tempfile
 import time
 import warnings
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -24,6 +27,7 @@ from lab.store import PARTIAL, STATES, SUFFIX, shards
 from lab.store.shards import DamagedError, Place
 
 SHARD = 2**26  # bytes of states after which a shard is written: what an interrupted run loses
+TEMPORARY = "lab-states-"
 STALE = 3600  # seconds after which an unfinished shard belongs to a process that is no more
 
 
@@ -84,6 +88,21 @@ class StateStore:
             )
         if total + size > disk:
             raise _no_room(errno.ENOSPC, f"{_megabytes(disk - total)} are free", size, self.folder)
+
+
+@contextmanager
+def throw_away() -> Iterator[StateStore]:
+    """An empty store that is deleted after the block; what was read of it stays in memory."""
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
+        yield StateStore(folder)
+
+
+@functools.cache
+def of_process() -> StateStore:
+    """A store, empty at first, that lasts as long as this process."""
+    folder = tempfile.mkdtemp(prefix=TEMPORARY)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return StateStore(folder)
 
 
 class Shelf:

@@ -7,7 +7,8 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,14 +21,15 @@ from lab.models.texts import TextError, TokenisedText, check_texts, truncation
 from lab.pooling import needs_frequency
 from lab.readout import batches_by_tokens
 from lab.registry import unknown
-from lab.store import fingerprint
+from lab.store import fingerprint, reusing
 from lab.store.hashing import of_tensor
-from lab.store.state_store import Shelf, StateStore
+from lab.store.state_store import Shelf, StateStore, of_process, throw_away
 from lab.training.wanted import Kind, States, Wanted, wanted_by
 
 __all__ = ["Kind", "States", "Wanted", "states", "states_of", "wanted_by"]
 
-CODE = ("training/hidden_states.py", "training/wanted.py")
+FILES = ("training/hidden_states.py", "training/wanted.py")
+CODE = fingerprint.of_code(*FILES)
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -58,13 +60,14 @@ def states_of(
     """The hidden states of ``texts``, one ``States`` per item of ``wanted``, of one pass a text.
 
     What the store has is not computed. What is computed is stored as it comes, so that an
-    interrupted run goes on where it was.
+    interrupted run goes on where it was. Where something acts on the model that no hash sees
+    (:func:`lab.store.fingerprint.unseen`), all is computed and nothing stays in any store.
 
     Args:
         model: a lab model without an adapter; a default prompt that it has comes before the texts.
         texts: what to read; duplicates are read once.
         wanted: what to read of a pass.
-        store: default the one in the lab's cache.
+        store: default the one in the lab's cache; under ``LAB_REUSE=0`` one of this process.
         dtype: of what is stored: float32, bfloat16, float16; default the model's own.
         token_budget: padded tokens a batch; default 2048 on a CPU, 32768 on a GPU.
         progress: show a bar after two seconds, unless in a batch run.
@@ -103,18 +106,34 @@ def states_of(
     keys = [fingerprint.key(text) for text in tokenised]
     of_model = fingerprint.fingerprint(model)
     addresses = [_address(of_model, kind, stored, encoder.frequency) for kind in kinds]
-    shelves = dict(zip(kinds, (store or StateStore()).shelves(addresses, keys), strict=True))
-    lacking = {
-        key: (text, read)
-        for key, text, read in zip(keys, unique, tokenised, strict=True)
-        if any(key not in shelf for shelf in shelves.values())
-    }
-    if lacking:
-        _compute(model, texts, lacking, shelves, stored, token_budget, progress)
+    with _usable(model, kinds, store) as usable:
+        shelves = dict(zip(kinds, usable.shelves(addresses, keys), strict=True))
+        lacking = {
+            key: (text, read)
+            for key, text, read in zip(keys, unique, tokenised, strict=True)
+            if any(key not in shelf for shelf in shelves.values())
+        }
+        if lacking:
+            _compute(model, texts, lacking, shelves, stored, token_budget, progress)
     return [
         States(kind, tuple(unique), own, of_model, [shelves[kind][key] for key in keys])
         for kind in asked
     ]
+
+
+@contextmanager
+def _usable(
+    model: EmbeddingModel, kinds: Sequence[Kind], store: StateStore | None
+) -> Iterator[StateStore]:
+    """The store to read and write: an empty one where no hash sees all that the states depend on.
+
+    Without reuse one per process, so that the cells of a study share their passes in it.
+    """
+    if fingerprint.unseen(model, [kind.pooling for kind in kinds if kind.pooling]):
+        with throw_away() as empty:
+            yield empty
+    else:
+        yield store or (StateStore() if reusing(default="1") else of_process())
 
 
 def _address(of_model: str, kind: Kind, stored: torch.dtype, frequency: Tensor | None) -> str:
@@ -122,7 +141,7 @@ def _address(of_model: str, kind: Kind, stored: torch.dtype, frequency: Tensor |
     counted = kind.pooling is not None and needs_frequency(kind.pooling)
     return fingerprint.address(
         of_model,
-        code=fingerprint.of_code(*CODE),
+        code=CODE,
         pooling=kind.pooling,
         layers=kind.layers,
         stored=str(stored),
