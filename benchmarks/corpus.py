@@ -60,8 +60,8 @@ def ours(corpus: Path, out: Path, options: argparse.Namespace) -> tuple[dict, fl
     request = Request(MODEL, poolings=["mean"], layers=[-1], shard_rows=options.shard_rows)
     plan = make(corpus, out, request)
     numbers = range(len(plan.shards))
-    resources = Resources(threads=options.threads)
-    with Worker(out, plan.root, name="ours", threads=options.threads, device="cpu") as worker:
+    resources = Resources(threads=options.threads, device="cpu")
+    with Worker(out, plan.root, **resources.options("ours", plan.digest)) as worker:
         worked, _ = timed(lambda: work(worker, numbers, quiet, quiet, stopped=lambda: False))
     summed, summary = timed(lambda: embed(corpus, out, request, resources, verify=False))
     return worked, summed["wall"], summary or {}

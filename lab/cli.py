@@ -63,7 +63,7 @@ def main() -> None:
     except typer.TyperException as error:  # usage: click would exit with 2
         says = error.format_message()  # empty: `lab` alone, which has shown the help
         _stop(f"refused: {says}; `lab --help` shows what there is" if says else "", REFUSED)
-    except (ValueError, LookupError, OSError, ImportError) as error:
+    except (ValueError, LookupError, OSError, ImportError, FloatingPointError) as error:
         _stop(f"refused: {error}", REFUSED)
     except typer.Abort:
         code = CTRL_C

@@ -16,7 +16,8 @@ from lab import paths
 
 STORE = 100 << 20  # bytes of the object store: only arguments and small results pass through it
 ANSWER = 10.0  # seconds that a cluster may take to accept a connection
-FORWARDED = ("LAB_", "HF_HOME", "HF_HUB_CACHE")  # how the variables begin that workers get
+# How the variables begin that workers get.
+FORWARDED = ("LAB_", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ def read(text: str) -> tuple[int, int]:
     """
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal()):
-        raise ValueError(f"a shard is i/n, such as 1/4; got {text!r}")
+        raise ValueError(f"a share is i/n, such as 1/4; got {text!r}")
     return check(int(number), int(count))
 
 
@@ -20,5 +20,5 @@ def check(number: int, count: int) -> tuple[int, int]:
         ValueError: not 1 <= number <= count.
     """
     if not 1 <= number <= count:
-        raise ValueError(f"a shard is i/n with 1 <= i <= n, such as 1/4; got {number}/{count}")
+        raise ValueError(f"a share is i/n with 1 <= i <= n, such as 1/4; got {number}/{count}")
     return number, count

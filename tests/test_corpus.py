@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -21,11 +23,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab import anisotropy, models, paths
+from lab import anisotropy, cli, cluster, models, paths
 from lab.anisotropy import Stream
-from lab.corpus import accumulators, command, output, plan, sources
+from lab.corpus import accumulators, command, embedding, output, plan, sources
+from lab.corpus import worker as workers
 from lab.corpus.children import processes
 from lab.corpus.embedding import embed
+from lab.corpus.executors import EXECUTORS
 from lab.corpus.ledger import Ledger
 from lab.corpus.plan import Request
 from lab.corpus.resources import Resources, Stop
@@ -309,6 +313,45 @@ def test_an_id_of_another_kind_is_a_bad_row(tmp_path, tiny):
     assert whys == ["has the id 'x'; the ids of this corpus are int64", "has no 'key'; it has text"]
 
 
+@pytest.mark.parametrize(
+    ("ids", "why"),
+    [
+        ([1, 2**63, -(2**63) - 1], f"has the id {2**63}, which is beyond int64"),
+        (
+            ["a", "\ud800", "b\udfff"],
+            "has an id with half of a surrogate pair, which is no character",
+        ),
+    ],
+)
+def test_an_id_that_no_file_can_hold_is_a_bad_row_before_anything_is_embedded(
+    tmp_path, tiny, ids, why
+):
+    corpus = write_lines(tmp_path / "c.jsonl", [{"text": "one", "key": key} for key in ids])
+    request = asked(tiny, id_column="key")
+    with pytest.raises(ValueError, match=r"row 1 .* \(1 more in this shard\); mend the corpus"):
+        serial(corpus, tmp_path / "stop", request)
+    serial(corpus, tmp_path / "out", replace(request, on_bad="skip"))
+    assert column(tmp_path / "out", "id") == ids[:1]
+    skipped = entries(tmp_path / "out")[0]["skipped"]
+    assert skipped[0] == {"row": 1, "why": why} and skipped[1]["row"] == 2
+
+
+def test_the_largest_int64_is_an_id_and_an_uint64_beyond_it_a_bad_row(tmp_path, tiny):
+    keys = pa.array([2**63 - 1, 2**64 - 1], pa.uint64())
+    pq.write_table(pa.table({"text": ["one", "two"], "key": keys}), tmp_path / "c.parquet")
+    request = asked(tiny, id_column="key", on_bad="skip")
+    assert serial(tmp_path / "c.parquet", tmp_path / "out", request)["skipped"] == 1
+    assert column(tmp_path / "out", "id") == [2**63 - 1]
+
+
+def test_json_too_deep_to_be_read_is_a_bad_row(tmp_path, tiny):
+    deep = "[" * 100_000 + "]" * 100_000
+    lines = [deep, '{"text": "one"}', f'{{"text": {deep}}}']
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    serial(tmp_path / "c.jsonl", tmp_path / "out", asked(tiny, on_bad="skip"))
+    assert [bad["row"] for bad in entries(tmp_path / "out")[0]["skipped"]] == [0, 2]
+
+
 def test_a_corpus_that_cannot_be_meant_is_refused_before_a_model_is_loaded(tmp_path):
     nothing = asked("no model of this name")
 
@@ -404,6 +447,66 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path, tiny):
     (tmp_path / "out/ledger/000001.json").unlink()
     with pytest.raises(ValueError, match=r"was begun otherwise: weights was '\w{32}', came"):
         serial(corpus, tmp_path / "out", request)
+
+
+def test_another_tokenizer_under_the_same_name_is_refused(tmp_path, tiny):
+    shutil.copytree(tiny, tmp_path / "model")
+    corpus = corpus_of(tmp_path / "c.jsonl", sentences(6))
+    request = asked(str(tmp_path / "model"), shard_rows=3)
+    serial(corpus, tmp_path / "out", request)
+    (tmp_path / "out/ledger/000001.json").unlink()
+    embed_again = partial(serial, corpus, tmp_path / "out", request)
+    embed_again()  # the same rules
+    (tmp_path / "out/ledger/000001.json").unlink()
+    byte_tokenizer(special=False).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"was begun otherwise: tokenizer was '\w{32}', came"):
+        embed_again()
+
+
+def test_another_version_or_other_code_of_the_lab_is_refused(tmp_path, tiny, monkeypatch):
+    corpus = corpus_of(tmp_path / "c.jsonl", sentences(6))
+    serial(corpus, tmp_path / "out", asked(tiny, shard_rows=3))
+    (tmp_path / "out/ledger/000001.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "version", lambda name: "0.1")
+        with pytest.raises(ValueError, match=r"begun otherwise: .*torch was '[^']+', came '0.1'"):
+            serial(corpus, tmp_path / "out", asked(tiny, shard_rows=3))
+    monkeypatch.setattr(workers, "CODE", ("pooling.py",))
+    with pytest.raises(ValueError, match=r"was begun otherwise: code was '\w{64}', came"):
+        serial(corpus, tmp_path / "out", asked(tiny, shard_rows=3))
+
+
+@pytest.mark.parametrize(
+    "mistyped",
+    [
+        {"poolings": ["meen"]},
+        {"layers": [99]},
+        {"layers": ["first_lst"]},
+        {"settings": {"attention": "casual"}},
+        {"model": "no model of this name"},
+    ],
+)
+def test_what_is_mistyped_spoils_no_folder(tmp_path, tiny, mistyped):
+    corpus = corpus_of(tmp_path / "c.jsonl", sentences(6))
+    with pytest.raises((LookupError, ValueError, OSError)):
+        serial(corpus, tmp_path / "out", replace(asked(tiny), **mistyped))
+    corpus = corpus_of(tmp_path / "c.jsonl", sentences(7))  # mended as well
+    assert serial(corpus, tmp_path / "out", asked(tiny))["rows"] == 7
+
+
+def test_of_two_processes_that_begin_a_folder_otherwise_one_is_refused(tmp_path, tiny):
+    corpus = corpus_of(tmp_path / "c.jsonl", sentences(6))
+    first = plan.make(corpus, tmp_path / "out", asked(tiny, shard_rows=2))
+    second = plan.make(corpus, tmp_path / "out", asked(tiny, shard_rows=3))
+    for numbers, made in ((3, first), (2, second)):
+        assert len(made.shards) == numbers
+    with pytest.raises(ValueError, match=r"another process has begun .* otherwise"):
+        EXECUTORS["serial"](first, range(3), Resources(), print, Stop())
+    with pytest.raises(ValueError, match=r"another process has begun .* otherwise"):
+        plan.accept(first, {})  # it was replaced while the model was loaded
+    EXECUTORS["serial"](second, range(2), Resources(), print, Stop())
+    with pytest.raises(ValueError, match="shard_rows was 3, came 2"):
+        plan.make(corpus, tmp_path / "out", asked(tiny, shard_rows=2))
 
 
 def test_a_corpus_that_changed_is_refused_file_by_file_but_a_touched_one_is_not(tmp_path, tiny):
@@ -698,9 +801,25 @@ def test_a_shard_that_kills_its_workers_is_named_after_the_second(tmp_path, monk
     made = plan.make(corpus, tmp_path / "out", Request("m", shard_rows=2))
     monkeypatch.setattr(sys, "executable", str(script))
     said = []
-    with pytest.raises(RuntimeError, match=r"2 workers died in shard 1 \(c.jsonl, rows 2 to 3\)"):
+    with pytest.raises(OSError, match=r"2 workers died in shard 1 \(c.jsonl, rows 2 to 3\)"):
         processes(made, [0, 1], Resources(), said.append, Stop())
     assert [event["event"] for event in said] == ["begin", "died"] * 2
+
+
+def test_a_refusal_of_a_worker_is_one_line_of_the_command(tmp_path, tiny, monkeypatch, capsys):
+    corpus = corpus_of(tmp_path / "c.jsonl", sentences(4))
+    words = ["embed", corpus, "--model", tiny, "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["lab", *map(str, words)])
+    for error in (ChildProcessError("2 workers died"), FloatingPointError("not finite")):
+        monkeypatch.setattr(embedding, "embed", mock.Mock(side_effect=error))
+        with pytest.raises(SystemExit, match="1"):
+            cli.main()
+        assert capsys.readouterr().err == f"refused: {error}\n"
+
+
+def test_actors_get_the_cache_of_this_process(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cluster.variables()["XDG_CACHE_HOME"] == str(tmp_path)
 
 
 def test_a_claim_is_refused_to_another_process_and_let_go_at_its_end(tmp_path):
@@ -756,15 +875,12 @@ def test_ray_actors_make_the_same_files(tmp_path, tiny):
 # --- the command -------------------------------------------------------------------------------
 
 
-def test_the_command_reads_temperatures_layers_and_shares():
+def test_the_command_reads_temperatures_and_layers():
     assert command._temperature("0.5") == 0.5
     assert command._temperature("0.5,1,2") == [0.5, 1.0, 2.0]
     assert command._temperature("log-n/512") == "log-n/512"
     assert command._temperature(None) is None
     assert [command._layer(text) for text in ("-1", "15", "last_four")] == [-1, 15, "last_four"]
-    assert command._share("3/8") == (3, 8)
-    with pytest.raises(ValueError, match="such as 3/8; got '3'"):
-        command._share("3")
 
 
 def test_a_log_has_rates_troubles_and_an_end():

@@ -11,7 +11,7 @@ import pytest
 from rocrate.rocrate import ROCrate
 from tiny_notebook import build, lab
 
-from lab import manifest, publish, runner
+from lab import manifest, publish, runner, store
 from lab.export import crate as crates
 from lab.series import plan, records
 
@@ -198,6 +198,34 @@ def test_a_notebook_that_has_changed_since_is_named_by_its_checksum_alone(runs, 
     notebook = action["instrument"]
     assert notebook["sha256"] == content["identity"]["notebook_sha256"]
     assert notebook.id == f"#notebook-{notebook['sha256']}" and not (out / "notebooks").exists()
+
+
+def test_an_input_of_each_kind_is_named(runs, tmp_path):
+    folder = tmp_path / "01_a" / runs["ok"].folder.name
+    shutil.copytree(runs["ok"].folder, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(manifest.RUN_DIR, str(tmp_path))
+        manifest.record_input("dataset", name="sts", files={"a.csv": "0" * 64})
+        manifest.record_input("model", name="tiny-bert", revision=None)
+        facts = {"model": "minilm", "layers": [1], "poolings": ["mean"]}
+        manifest.record_input("cache", store=store.READ_OUTS, address="1" * 64, **facts)
+        manifest.record_input("page", address="2" * 64)
+    content = manifest.read(folder) | {"inputs": manifest.inputs(tmp_path)}
+    manifest.write(folder, content)
+    read = ROCrate(crates.export([folder], tmp_path / "crate", "One")).get_by_type("Collection")
+    assert sorted(one["name"] for one in read) == ["minilm", "page", "sts", "tiny-bert"]
+
+
+def test_a_run_whose_runner_was_killed_names_neither_host_nor_process(runs, tmp_path):
+    folder = tmp_path / "01_a" / runs["ok"].folder.name
+    shutil.copytree(runs["ok"].folder, folder)
+    content = manifest.read(folder)
+    outcome = {"state": manifest.RUNNING, "runner": {"pid": 999999, "host": "node-7"}}
+    manifest.write(folder, content | {"outcome": content["outcome"] | outcome})
+    out = crates.export([folder], tmp_path / "crate", "One")
+    (action,) = ROCrate(out).get_by_type("CreateAction")
+    assert action["error"] == "interrupted"
+    assert "node-7" not in (out / "ro-crate-metadata.json").read_text("utf-8")
 
 
 def test_what_cannot_be_a_crate_is_refused_and_leaves_nothing(runs, tmp_path):

@@ -361,7 +361,7 @@ def test_the_command_runs_a_shard_and_says_what_it_does(written, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "tiny: 1 of 1 cells to do in shard 1/2" in done.stdout
     refused = subprocess.run([*command, "--shard", "two"], capture_output=True, text=True)
-    assert refused.returncode == 1 and "a shard is i/n, such as 1/4" in refused.stderr
+    assert refused.returncode == 1 and "a share is i/n, such as 1/4" in refused.stderr
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def actors(
     Raises:
         ModuleNotFoundError: Ray is not installed.
         ValueError, OSError: what a worker could not do.
-        RuntimeError: actors are lost again and again, on one shard or while they load.
+        ChildProcessError: actors are lost again and again, on one shard or while they load.
     """
     with cluster.connected(resources.workers * resources.cores) as ray:
         kind = ray.remote(_Actor).options(
@@ -38,7 +38,7 @@ def actors(
 
         def start(place: int) -> None:
             actor = kind.remote()
-            options = resources.options(f"ray:{place}")
+            options = resources.options(f"ray:{place}", plan.digest)
             ready = actor.load.remote(str(plan.out.resolve()), str(plan.root.resolve()), options)
             running[ready] = actor, place, None
 
@@ -47,7 +47,7 @@ def actors(
             losses[number] += 1
             if losses[number] > RETRIES:
                 where = "while it loaded" if number is None else f"in {plan.shards[number]}"
-                raise RuntimeError(f"the actor was lost {where}, {RETRIES + 1} times: {how}")
+                raise ChildProcessError(f"the actor was lost {where}, {RETRIES + 1} times: {how}")
             listen({"event": "died", "shard": number, "how": how})
             waiting[:0] = [] if number is None else [number]
             start(place)

@@ -49,7 +49,7 @@ class Child:
             "out": str(plan.out.resolve()),
             "root": str(plan.root.resolve()),
             "numbers": list(numbers),
-            "options": resources.options(f"{os.uname().nodename}:{self._process.pid}"),
+            "options": resources.options(f"{os.uname().nodename}:{self._process.pid}", plan.digest),
         }
         threading.Thread(target=self._talk, args=(job, events), daemon=True).start()
 
@@ -102,7 +102,9 @@ def processes(
 
     Raises:
         ValueError, LookupError, OSError, ImportError: what a worker could not do.
-        RuntimeError: a shard that kills its workers; an error in the lab itself.
+        ChildProcessError: workers die again on the shard that killed one (an OSError).
+        FloatingPointError: an embedding is not finite.
+        RuntimeError: an error in the lab itself.
     """
     events: queue.Queue[tuple[Child, Event | None]] = queue.Queue()
     running = [Child(plan, numbers, resources, place, events) for place in range(resources.workers)]
@@ -133,7 +135,7 @@ def processes(
                 if deaths[child.shard] < DEATHS and not failure:
                     running.append(Child(plan, numbers, resources, child.place, events))
                 else:
-                    failure = failure or RuntimeError(_epitaph(plan, child.shard, how))
+                    failure = failure or ChildProcessError(_epitaph(plan, child.shard, how))
     finally:
         for child in running:
             child.end(at_once=True)

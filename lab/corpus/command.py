@@ -73,7 +73,7 @@ def embed(
     token_budget: Annotated[int | None, typer.Option(help="Padded tokens a batch.")] = None,
     executor: Annotated[str, typer.Option(help="processes, serial or ray.")] = "processes",
     gpus: Annotated[float, typer.Option(help="Of each Ray actor; 0.5: two share one.")] = 0.0,
-    shard: Annotated[str, typer.Option(help="i/n: the i-th of n array jobs.")] = "1/1",
+    shard: Annotated[str, typer.Option(help="i/n: every n-th shard from the i-th on.")] = "1/1",
     verify: Annotated[bool, typer.Option(help="Check finished files first.")] = True,
 ) -> None:
     """Embed a corpus of any size: one Parquet file a shard, gone on with after a kill."""

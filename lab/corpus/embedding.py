@@ -49,7 +49,8 @@ def embed(
         ValueError: a bad corpus, row (which) or share; ``out`` was begun otherwise (how).
         LookupError: an unknown column, model, setting, pooling, layer mix or executor.
         OSError: no room; what is done stays done.
-        RuntimeError: workers that die again and again on one shard.
+        ChildProcessError: workers that die again and again on one shard (an OSError).
+        FloatingPointError: the model gives a vector that is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM came; the shards in hand were finished first.
     """
     run, say = EXECUTORS[executor], listen or (lambda event: None)

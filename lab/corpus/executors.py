@@ -30,7 +30,7 @@ def serial(
 
     if resources.workers > 1:
         raise ValueError(f"the executor 'serial' is one worker; got {resources.workers}")
-    options = resources.options(f"{os.uname().nodename}:{os.getpid()}")
+    options = resources.options(f"{os.uname().nodename}:{os.getpid()}", plan.digest)
     listen({"event": "loading"})
     with Worker(plan.out, plan.root, **options) as worker:
         listen({"event": "ready"})

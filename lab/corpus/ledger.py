@@ -3,7 +3,7 @@
 ``000012.json`` says that shard 12 is done and what its file's checksum is; ``000012.attempt`` who
 tried last. Claims are locks on one byte each of one file: the system lets go of them when a process
 ends, however it ends. They hold between machines where the file system passes POSIX locks on (NFS
-4, Lustre with flock); without that, give each machine a part of its own (``--shard i/n``).
+4, Lustre with flock); without that, give each machine a share of its own (``--shard i/n``).
 """
 
 import fcntl

@@ -1,16 +1,17 @@
 """What is asked of a corpus, and what lies in its folder: one request and one corpus, for good."""
 
 import fcntl
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lab import atomic, manifest
-from lab.corpus.sources import Shard, Source, cut, examine, find
+from lab import atomic
+from lab.corpus.sources import Shard, Source, cut, find, survey, unchanged
 from lab.registry import unknown
 
 NAME, SETTINGS, LOCK = "plan.json", "settings.json", ".lock"
@@ -94,6 +95,13 @@ class Plan:
         """What the ids are: ``row``, ``int64`` or ``string``."""
         return next(source.ids for source in self.sources if source.rows)
 
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of the request and the corpus, by which a worker knows its plan again."""
+        corpus = [(source.path, source.sha256) for source in self.sources]
+        content = json.dumps([asdict(self.request), corpus], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
     def path(self, number: int) -> Path:
         """The file with the embeddings of a shard."""
         return self.out / SHARDS / f"{number:06d}.parquet"
@@ -101,6 +109,8 @@ class Plan:
 
 def make(corpus: Path, out: Path, request: Request) -> Plan:
     """The plan for a corpus in ``out``, which is read if it is there and else written.
+
+    One that no worker has accepted, say for a pooling that is not there, gives way to another.
 
     Raises:
         ValueError: ``out`` holds embeddings of something else (what differs), other files, or lies
@@ -112,15 +122,11 @@ def make(corpus: Path, out: Path, request: Request) -> Plan:
         raise ValueError(f"{out} lies in the corpus {corpus}, where it would be read as a part")
     if out.exists() and (not out.is_dir() or (not (out / LOCK).exists() and any(out.iterdir()))):
         raise ValueError(f"{out} holds something else than embeddings; give an empty folder")
+    columns = request.text_column, request.id_column, request.shard_rows
     for folder in (SHARDS, LEDGER, STATES):
         (out / folder).mkdir(parents=True, exist_ok=True)
     with locked(out):
-        if (out / NAME).exists():
-            known = read(out, root)
-            _same_request(out, known.request, request)
-            sources = _unchanged(out, root, files, known.sources)
-        else:
-            sources = _examined(root, files, request)
+        sources = _planned(out, root, files, request) or survey(root, files, *columns)
         plan = Plan(root, out, request, sources)
         content = {
             "format": FORMAT,
@@ -158,25 +164,35 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def agree(path: Path, wanted: Mapping[str, Any]) -> None:
-    """Nothing: ``path`` now holds ``wanted``, or held the same before.
+def taken(out: Path, root: Path, digest: str) -> Plan:
+    """The plan that lies in ``out``, while it is still the one with this digest.
 
     Raises:
-        ValueError: it holds something else; says what differs.
+        ValueError: another process has begun otherwise; as :func:`read`.
     """
-    wanted = json.loads(json.dumps(wanted))
-    with locked(path.parent):
+    plan = read(out, root)
+    if plan.digest != digest:
+        raise ValueError(f"another process has begun {out} otherwise; give another folder")
+    return plan
+
+
+def accept(plan: Plan, settings: Mapping[str, Any]) -> None:
+    """Nothing; the folder is now for this plan and these settings, or was for the same before.
+
+    Raises:
+        ValueError: it is for something else; says what differs.
+    """
+    path = plan.out / SETTINGS
+    with locked(plan.out):
+        taken(plan.out, plan.root, plan.digest)
         if not path.exists():
-            atomic.write(path, json.dumps(wanted, indent=1) + "\n")
+            atomic.write(path, json.dumps(settings, indent=1) + "\n")
             return
-    known = json.loads(path.read_text(encoding="utf-8"))
-    if differing := _differences(known, wanted):
-        raise ValueError(f"{path.parent} was begun otherwise: {differing}; give another folder")
+    _check_same(plan.out, json.loads(path.read_text(encoding="utf-8")), settings)
 
 
-def _same_request(out: Path, known: Request, wanted: Request) -> None:
-    differing = _differences(*(json.loads(json.dumps(asdict(one))) for one in (known, wanted)))
-    if differing:
+def _check_same(out: Path, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if differing := _differences(*(json.loads(json.dumps(one)) for one in (known, wanted))):
         raise ValueError(f"{out} was begun otherwise: {differing}; give another folder")
 
 
@@ -192,44 +208,19 @@ def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return ", ".join(found)
 
 
-def _examined(root: Path, files: Sequence[Path], request: Request) -> list[Source]:
-    """The sources of a new plan.
+def _planned(out: Path, root: Path, files: Sequence[Path], request: Request) -> list[Source] | None:
+    """The sources of the plan that is there; None if none is, or another that no worker accepted.
 
     Raises:
-        ValueError: ids of several kinds, or no row at all.
+        ValueError: one that was accepted is damaged, or of another request or corpus.
     """
-    text, ids, rows = request.text_column, request.id_column, request.shard_rows
-    sources = [examine(root, path, text, ids, rows) for path in files]
-    kinds = {source.ids: source.path for source in sources if source.rows}
-    if not kinds:
-        raise ValueError(f"the corpus {root} has no row")
-    if len(kinds) > 1:
-        found = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
-        raise ValueError(f"ids are of one kind in all files; got {found}")
-    return sources
-
-
-def _unchanged(
-    out: Path, root: Path, files: Sequence[Path], known: Sequence[Source]
-) -> list[Source]:
-    """The sources, once no file was added, taken away or written anew with other bytes."""
-    names = {path.relative_to(root).as_posix(): path for path in files}
-    planned = {source.path: source for source in known}
-    changes = [f"{name} is new" for name in sorted(names.keys() - planned)]
-    changes += [f"{name} is gone" for name in sorted(planned.keys() - names)]
-    result = []
-    for name, source in planned.items():
-        if name not in names:
-            continue
-        state = names[name].stat()
-        if (state.st_size, state.st_mtime_ns) != (source.size, source.mtime):
-            if manifest.digest(names[name]) != source.sha256:
-                changes.append(f"{name} has other bytes")
-            source = replace(source, mtime=state.st_mtime_ns)
-        result.append(source)
-    if changes:
-        raise ValueError(
-            f"the corpus is not the one that {out} was begun with: {', '.join(changes)}; restore "
-            "it, or give another folder"
-        )
-    return result
+    if not (out / NAME).exists():
+        return None
+    try:
+        known = read(out, root)
+        _check_same(out, asdict(known.request), asdict(request))
+        return unchanged(out, root, files, known.sources)
+    except ValueError:
+        if (out / SETTINGS).exists():
+            raise
+        return None

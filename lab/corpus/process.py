@@ -13,7 +13,8 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-KINDS = (OSError, LookupError, ImportError, ValueError)  # what a message is enough for
+# What a message is enough for.
+KINDS = (OSError, LookupError, ImportError, ValueError, FloatingPointError)
 
 
 def main() -> int:

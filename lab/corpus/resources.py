@@ -51,9 +51,10 @@ class Resources:
         """Threads of each worker."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
 
-    def options(self, name: str) -> dict[str, Any]:
-        """Of a :class:`lab.corpus.worker.Worker` of this name."""
+    def options(self, name: str, planned: str) -> dict[str, Any]:
+        """Of a :class:`lab.corpus.worker.Worker` of this name, for the plan with this digest."""
         return {
+            "planned": planned,
             "name": name,
             "threads": self.cores,
             "device": self.device,

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from lab.corpus.sources import KINDS, PARQUET, Shard, opened
 
+HALF = "half of a surrogate pair, which is no character"
 BATCH = 4096  # rows of a Parquet file that are decoded together
 
 Record = tuple[Any, Any, str]  # id, text, why there is neither
@@ -113,7 +114,7 @@ class Reader:
     def _record(self, line: bytes) -> Record:
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return None, None, f"is not JSON: {error}"
         if not isinstance(record, dict):
             return None, None, f"is a JSON {type(record).__name__}, not an object"
@@ -123,9 +124,15 @@ class Reader:
         return record[self._ids] if self._ids else None, record[self._text], ""
 
     def _bad_id(self, name: Any) -> str:
-        if self._ids is None or type(name) is KINDS[self._kind]:
+        if self._ids is None:
             return ""
-        return f"has the id {name!r}; the ids of this corpus are {self._kind}"
+        if type(name) is not KINDS[self._kind]:
+            return f"has the id {name!r}; the ids of this corpus are {self._kind}"
+        if isinstance(name, int) and not -(2**63) <= name < 2**63:
+            return f"has the id {name}, which is beyond int64"
+        if isinstance(name, str) and not _encodable(name):
+            return f"has an id with {HALF}"
+        return ""
 
 
 def bad_text(text: Any) -> str:
@@ -134,11 +141,15 @@ def bad_text(text: Any) -> str:
         return f"has no text: {str(text)[:40]!r} is a {type(text).__name__}, not a string"
     if not text.strip():
         return "has an empty or blank text"
+    return "" if _encodable(text) else f"has a text with {HALF}"
+
+
+def _encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "has a text with half of a surrogate pair, which is no character"
-    return ""
+        return False
+    return True
 
 
 class _Batches:

@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -117,6 +117,55 @@ def examine(root: Path, path: Path, text: str, ids: str | None, rows: int) -> So
     return Source(name, state.st_size, state.st_mtime_ns, sha256, count, kind, offsets)
 
 
+def survey(
+    root: Path, files: Sequence[Path], text: str, ids: str | None, rows: int
+) -> list[Source]:
+    """What each of the files holds; the arguments are those of :func:`examine`.
+
+    Raises:
+        ValueError: ids of several kinds, or no row at all; as :func:`examine`.
+        LookupError: as :func:`examine`.
+    """
+    sources = [examine(root, path, text, ids, rows) for path in files]
+    kinds = {source.ids: source.path for source in sources if source.rows}
+    if not kinds:
+        raise ValueError(f"the corpus {root} has no row")
+    if len(kinds) > 1:
+        found = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
+        raise ValueError(f"ids are of one kind in all files; got {found}")
+    return sources
+
+
+def unchanged(
+    out: Path, root: Path, files: Sequence[Path], known: Sequence[Source]
+) -> list[Source]:
+    """The known sources, with the times of today's files.
+
+    Raises:
+        ValueError: a file was added, taken away or written anew with other bytes; says which.
+    """
+    names = {path.relative_to(root).as_posix(): path for path in files}
+    planned = {source.path: source for source in known}
+    changes = [f"{name} is new" for name in sorted(names.keys() - planned)]
+    changes += [f"{name} is gone" for name in sorted(planned.keys() - names)]
+    result = []
+    for name, source in planned.items():
+        if name not in names:
+            continue
+        state = names[name].stat()
+        if (state.st_size, state.st_mtime_ns) != (source.size, source.mtime):
+            if manifest.digest(names[name]) != source.sha256:
+                changes.append(f"{name} has other bytes")
+            source = replace(source, mtime=state.st_mtime_ns)
+        result.append(source)
+    if changes:
+        raise ValueError(
+            f"the corpus is not the one that {out} was begun with: {', '.join(changes)}; restore "
+            "it, or give another folder"
+        )
+    return result
+
+
 def cut(sources: Sequence[Source], rows: int) -> list[Shard]:
     """All shards of a corpus, in the order of its files and rows."""
     shards: list[Shard] = []
@@ -156,7 +205,7 @@ def _kind_of(path: Path, row: int, line: bytes, text: str, ids: str | None) -> s
     """The kind of ids of a line that has the columns; None for a line that is no object."""
     try:
         record: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

@@ -19,11 +19,18 @@ from lab.corpus.ledger import Entry, Ledger
 from lab.corpus.rows import Reader, Rows
 from lab.corpus.sources import Shard
 from lab.models.texts import TextError, TruncationWarning
-from lab.store.hashing import of_weights
+from lab.store import fingerprint
+from lab.store.hashing import of_tokenizer, of_weights
 
 PAUSE = 0.5  # seconds between two looks at shards that others work on
 PROBE = "A text."
-VERSIONS = ("torch", "transformers", "sentence-transformers", "tokenizers", "pyarrow")
+LIBRARIES = ("torch", "transformers", "sentence-transformers")  # that compute
+VERSIONS = (*LIBRARIES, "tokenizers", "pyarrow")
+# Of the lab, that computes.
+CODE = (
+    *("pooling.py", "readout.py", "corpus/columns.py"),
+    *("models/**/*.py", "poolers/*.py", "repairs/*.py"),
+)
 
 Read = tuple[Rows, Mapping[str, np.ndarray], np.ndarray, np.ndarray]
 
@@ -34,13 +41,14 @@ class Worker:
     Args:
         out: the folder, with its plan.
         root: where the corpus lies.
+        planned: the digest of the plan.
         name: of the worker, in the ledger.
         threads: of torch; default as they are.
         device: of torch; default the GPU if there is one.
         token_budget: padded tokens a batch; default that of :func:`lab.readout.read_out`.
 
     Raises:
-        ValueError: the folder was begun with another model, other weights or other settings.
+        ValueError: the folder was begun with another plan, model, tokenizer, code or version.
         LookupError, ConnectionError, ModuleNotFoundError: as :func:`lab.models.load`.
     """
 
@@ -49,6 +57,7 @@ class Worker:
         out: Path,
         root: Path,
         *,
+        planned: str,
         name: str,
         threads: int | None = None,
         device: str | None = None,
@@ -57,7 +66,7 @@ class Worker:
         if threads:
             torch.set_num_threads(threads)
         self.name, self.token_budget = name, token_budget
-        self.plan = plan.read(out, root)
+        self.plan = plan.taken(out, root, planned)
         request = self.plan.request
         self.model = models.load(request.model, device=device, **request.settings)
         self.columns = Columns.of(self.model, request.poolings, request.layers)
@@ -67,11 +76,14 @@ class Worker:
         self.settings = {
             "model": models.settings(self.model),
             "weights": of_weights(self.model),
+            "tokenizer": of_tokenizer(self.model.encoder.tokenizer),
+            "code": fingerprint.of_code(*CODE),
+            "versions": {name: version(name) for name in LIBRARIES},
             "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
             "prompt": self.prompt,
             "columns": {name: vectors.shape[1] for name, vectors in probe.items()},
         }
-        plan.agree(out / plan.SETTINGS, self.settings)
+        plan.accept(self.plan, self.settings)
         self.reader = Reader(root, request.text_column, request.id_column, self.plan.ids)
         self.ledger = Ledger(self.plan)
 

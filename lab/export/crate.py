@@ -2,7 +2,9 @@
 
 RO-Crate 1.1 with the profile Process Run Crate 0.5 (https://w3id.org/ro/wfrun/process/0.5): a run
 is a CreateAction, its instrument the notebook, its objects what it read, its results what it wrote.
-The graph names no person, no host and no path of a machine. Nothing is asked of the network.
+The graph itself names no person, no host and no path of a machine; parameters, names of inputs, the
+words of an exception and the files of a run (code.diff, executed.ipynb) are copied as they are.
+Nothing is asked of the network.
 """
 
 import hashlib
@@ -41,8 +43,8 @@ def ended(series: Series) -> tuple[list[Path], list[str]]:
     """The folders of the runs of a series that have ended, however; the keys of the others."""
     there = records.read(series.runs.values())
     found = {key: records.of(run, there) for key, run in series.runs.items()}
-    folders = {key: one.folder for key, one in found.items() if one and not _going_on(one)}
-    return list(folders.values()), [key for key in found if key not in folders]
+    ended = {key: r.folder for key, r in found.items() if r and r.state != manifest.RUNNING}
+    return list(ended.values()), [key for key in found if key not in ended]
 
 
 def export(runs: Sequence[Path], out: Path, name: str) -> Path:
@@ -74,15 +76,11 @@ def export(runs: Sequence[Path], out: Path, name: str) -> Path:
     return Path(out)
 
 
-def _going_on(run: records.Record) -> bool:
-    return run.state == manifest.RUNNING
-
-
 def _ended(run: Path) -> records.Record:
     """The run in a folder, if it has ended and its files are what it wrote."""
     content = manifest.read(run)
     found = records.record(run)
-    if found is None or _going_on(found):
+    if found is None or found.state == manifest.RUNNING:
         raise ValueError(f"{run} is going on; wait for it")
     if names := claims.damaged(run, content):
         raise ValueError(f"{run}: gone or not what the run wrote: {', '.join(names)}")
@@ -101,7 +99,8 @@ def _action(crate: "ROCrate", run: records.Record, licences: Mapping[str, str]) 
     read = [notebook, _code(crate, content), diff, _requirements(crate, content["environment"])]
     read += [_input(crate, entry, licences) for entry in content["inputs"]]
     read += _parameters(crate, content["identity"], stem)
-    ok = run.state == "ok"
+    ok = run.state == "ok"  # other reasons than what a notebook raised tell of the machine
+    error = f"failed: {run.reason}" if run.state == "failed" else run.state
     started, *finished = _times(run)
     return _about(
         crate, f"#run-{stem}", "CreateAction",
@@ -110,7 +109,7 @@ def _action(crate: "ROCrate", run: records.Record, licences: Mapping[str, str]) 
         startTime=started,
         endTime=finished[0] if finished else None,
         actionStatus={"@id": STATUS.format("Completed" if ok else "Failed")},
-        error=None if ok else f"{run.state}: {run.reason}",
+        error=None if ok else error,
         instrument=notebook,
         object=[one for one in read[1:] if one],
         result=list(files.values()),
@@ -190,15 +189,16 @@ def _requirements(crate: "ROCrate", environment: Mapping[str, Any]) -> "Entity":
 
 
 def _input(crate: "ROCrate", entry: Mapping[str, Any], licences: Mapping[str, str]) -> "Entity":
-    """A data set or model that was read: checksums and licence; its files are not copied."""
+    """A data set, a model or kept read-outs that were read: checksums and licence, no copies."""
+    name = entry.get("name") or entry.get("model") or entry["kind"]
     files = dict(sorted(entry["files"].items()))
     facts = {k: v for k, v in entry.items() if k not in ("files", "name", "kind", "sha256")}
-    key = _short([entry["name"], facts, list(files.values())])
+    key = _short([name, facts, list(files.values())])
     return _about(
         crate, f"#{entry['kind']}-{key}", "Collection",
-        name=entry["name"],
+        name=name,
         description=", ".join(f"{k} {v}" for k, v in facts.items() if v is not None),
-        license=_licence(crate, licences.get(entry["name"], "")),
+        license=_licence(crate, licences.get(name, "")),
         hasPart=[_part(crate, path, sha) for path, sha in files.items()],
     )  # fmt: skip
 

@@ -1,8 +1,11 @@
-"""Hashes of weights, bit for bit.
+"""Hashes of weights, bit for bit, and of tokenizers.
 
 They tell what differs by chance or by work, and nobody forges weights here: XXH3 with 128 bits is
 as fast as memory, several times as fast as sha256.
 """
+
+import json
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,3 +26,12 @@ def of_tensor(tensor: Tensor) -> str:
     found = xxh3_128(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
     found.update(flat.numpy().data)
     return found.hexdigest()
+
+
+def of_tokenizer(tokenizer: Any) -> str | None:
+    """The XXH3 of all rules of a tokenizer; None for one in Python, which shows none of them."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    rules = json.loads(backend.to_str()) | {"padding": None, "truncation": None}  # of the last call
+    return str(xxh3_128(json.dumps(rules).encode()).hexdigest())
