@@ -262,9 +262,9 @@ def test_a_bad_row_stops_everything_by_name_or_is_left_out_and_listed(tmp_path, 
     assert str(caught.value).startswith(f"shard 0 (c.jsonl, rows 0 to 3): row 2 {why}")
     assert "--on-bad skip" in str(caught.value)
     assert list((tmp_path / "stop/shards").iterdir()) == []
-    summary = serial(corpus, tmp_path / "skip", asked(tiny, on_bad="skip"))
-    assert summary["skipped"] == 1 and column(tmp_path / "skip", "id") == [0, 1, 3]
-    assert entries(tmp_path / "skip")[0]["skipped"] == [{"row": 2, "why": why}]
+    summary = serial(corpus, tmp_path / "stop", asked(tiny, on_bad="skip"))  # as it was told to
+    assert summary["skipped"] == 1 and column(tmp_path / "stop", "id") == [0, 1, 3]
+    assert entries(tmp_path / "stop")[0]["skipped"] == [{"row": 2, "why": why}]
 
 
 def test_a_line_that_is_no_json_is_a_bad_row_too_even_the_first(tmp_path, tiny):
