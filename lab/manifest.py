@@ -35,6 +35,12 @@ RUN_DIR = "LAB_RUN_DIR"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 EXIT_CODES = {"ok": 0, "skipped": 0, "failed": 2, "dead": 3, "timeout": 4, "interrupted": 5}
 RUNNING = "running"
+PARTS = {
+    "code_cells": "code cells",
+    "data": "data",
+    "lab": "lab code",
+    "environment": "environment",
+}
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's name for no files at all
 
 
@@ -56,11 +62,16 @@ def recording() -> bool:
     return RUN_DIR in os.environ
 
 
+class OtherFormatErrorError(ValueError):
+    """A manifest that other code wrote, and can read."""
+
+
 def read(folder: Path) -> dict[str, Any]:
     """The manifest in ``folder``.
 
     Raises:
-        ValueError: there is none, it is not JSON, not of a run, or of another format.
+        ValueError: there is none, it is not JSON, not of a run, or lacks what every run has.
+        OtherFormatErrorError: it is of another format.
     """
     try:
         content = json.loads((folder / NAME).read_text(encoding="utf-8"))
@@ -71,11 +82,34 @@ def read(folder: Path) -> dict[str, Any]:
     if not (isinstance(content, dict) and {"identity", "outcome"} <= content.keys()):
         raise ValueError(f"{folder / NAME} is not the manifest of a run")
     if (came := content.get("format", FORMAT)) != FORMAT:
-        raise ValueError(
+        raise OtherFormatErrorError(
             f"{folder / NAME} has format {came!r}, wanted {FORMAT}: read it with the code that "
             "wrote it, or run the notebook again"
         )
+    if not _whole(content):
+        raise ValueError(f"{folder / NAME} is not the manifest of a run: something is missing")
     return content
+
+
+def _whole(content: Mapping[str, Any]) -> bool:
+    """Whether everything is there that readers rely on, whatever the state of the run."""
+    match content:
+        case {
+            "identity": {
+                "id": str(),
+                "notebook": str(),
+                "parameters": dict(),
+                "hashed": {"parameters": dict(), **hashed},
+            },
+            "outcome": {
+                "state": str(state),
+                "clock": int() | float(),
+                "runner": {"pid": int(), "host": str()},
+            },
+        }:
+            finished = state != "ok" or isinstance(content["outcome"].get("outputs"), dict)
+            return finished and state in (RUNNING, *EXIT_CODES) and PARTS.keys() <= hashed.keys()
+    return False
 
 
 def latest(roots: Iterable[Path]) -> list[Path]:
@@ -128,6 +162,11 @@ def surroundings() -> dict[str, str]:
         "lab": _sha(code),
         "environment": _sha([platform.python_version(), _locked()]),
     }
+
+
+def moved(hashed: Mapping[str, Any]) -> list[str]:
+    """The parts of the surroundings, in words, that are not what was hashed into a run id."""
+    return [PARTS[part] for part, now in surroundings().items() if hashed[part] != now]
 
 
 def identity(

@@ -81,6 +81,7 @@ LAYERS = [
     "plotting.interactive plotting.style",
     "plotting.ranks",
     "plotting",
+    "runner.processes",
     "runner.claims runner.execution runner.notebooks runner.parameters",
     "runner",
     "series series.console series.formats series.locks series.schema",

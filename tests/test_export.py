@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tiny_notebook import build, lab
-from tiny_series import measured, pretend
+from tiny_series import measured, pretend, whole, wrote
 from traitlets.config import Config
 
 from lab import plotting, results
@@ -94,21 +94,19 @@ def executed(folder):
 
 
 def manifest(**outcome):
-    return {
-        "format": 1,
-        "name": "cpu",
-        "profile": "cpu",
-        "identity": {
-            "notebook": "notebooks/01_pooling.ipynb",
-            "parameters": {
-                "pooling": {"value": EVIL, "default": False},
-                "out_dir": {"value": "somewhere", "default": False},
-            },
+    identity = {
+        "notebook": "notebooks/01_pooling.ipynb",
+        "parameters": {
+            "pooling": {"value": EVIL, "default": False},
+            "out_dir": {"value": "somewhere", "default": False},
         },
-        "code": {"commit": "c0ffee00" * 5, "dirty": True},
-        "outcome": {"state": "ok", "reason": "", "started": "2026-01-02T03:04:05.000+00:00",
-                    "finished": "2026-01-02T03:04:47.000+00:00"} | outcome,
+    }
+    ended = {  # the clock went back meanwhile
+        "reason": "", "started": "2026-01-02T03:04:05.000+00:00",
+        "finished": "2019-01-02T03:04:47.000+00:00", "seconds": 41.6,
     }  # fmt: skip
+    about = {"profile": "cpu", "code": {"commit": "c0ffee00" * 5, "dirty": True}}
+    return whole(identity, **ended | outcome) | about
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +116,7 @@ def run(tmp_path_factory):
     TABLE.to_parquet(folder / "results.parquet")
     executed(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest()), encoding="utf-8")
+    wrote(folder)
     return folder
 
 
@@ -265,6 +264,15 @@ def test_a_site_is_replaced_whole_and_nothing_else_ever_is(dead, tmp_path):
     assert (precious / "thesis.tex").read_text() == "words"
 
 
+def test_a_finished_run_whose_table_was_changed_by_hand_is_no_page(run, tmp_path):
+    changed = tmp_path / "cpu-changed0"
+    shutil.copytree(run, changed)
+    TABLE.assign(value=9.0).to_parquet(changed / "results.parquet")
+    with pytest.raises(ValueError, match=r"not what the run wrote: results.parquet; run it again"):
+        export([changed], tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
 def test_a_run_that_cannot_be_exported_leaves_the_earlier_site(run, dead, tmp_path):
     out = tmp_path / "site"
     export([dead], out)
@@ -272,9 +280,13 @@ def test_a_run_that_cannot_be_exported_leaves_the_earlier_site(run, dead, tmp_pa
     broken = tmp_path / "01_pooling" / "cpu-broken00"
     shutil.copytree(run, broken)
     (broken / "figures" / "heat.csv").unlink()
+    with pytest.raises(ValueError, match=r"not what the run wrote: figures/heat\.csv"):
+        export([dead, broken], out)
+    wrote(broken)
     with pytest.raises(ValueError, match=r"describes heat\.csv, which is not beside it"):
         export([dead, broken], out)
     (broken / "executed.ipynb").write_text("{")
+    wrote(broken)
     with pytest.raises(ValueError, match="not a notebook"):
         export([broken], out)
     assert (out / "index.html").read_bytes() == before
@@ -436,6 +448,7 @@ def ended(run, figures, at):
     if at % 3 == 0:
         row = {"metric": "m", "setting": "a", "baseline": "b", "difference": 0.5, "p": 0.01}
         results.save(results.comparison_table(pd.DataFrame([row])), folder, "comparisons")
+    wrote(folder)
     return folder
 
 

@@ -196,7 +196,7 @@ def test_a_parameter_given_twice_is_refused(signature):
 
 
 def test_an_override_that_is_no_literal_is_refused(signature):
-    with pytest.raises(ValueError, match="plain literals"):
+    with pytest.raises(ValueError, match="parameter 'n' must be a plain literal"):
         parameters.resolve(signature, {"n": object()})
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from matplotlib.colors import to_rgb
+from tiny_series import whole
 
 from lab import plotting
 from lab.export import export
@@ -513,10 +514,7 @@ def test_markup_in_the_data_of_a_map_is_shown_by_plotly_and_not_obeyed(points):
 def exported(figure, table, folder):
     """The overview page of a run that saved this figure."""
     plotting.save_interactive(figure, table, folder / "run", "map", alt=ALT)
-    about = {
-        "format": 1, "name": "cpu", "profile": "cpu", "outcome": {"state": "ok"},
-        "identity": {"notebook": "notebooks/02_maps.ipynb", "parameters": {}},
-    }  # fmt: skip
+    about = whole({"notebook": "notebooks/02_maps.ipynb"})
     (folder / "run" / "manifest.json").write_text(json.dumps(about), encoding="utf-8")
     return export([folder / "run"], folder / "site")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_series import whole
 from torch import nn
 from transformers import AttentionInterface
 from typer.testing import CliRunner
@@ -577,9 +578,7 @@ def test_verifying_a_run_computes_everything(tmp_path, monkeypatch):
     def run(*_, **options):
         raise InterruptedError(options["reuse"])
 
-    outcome = {"state": "ok", "outputs": {"results.parquet": ""}}
-    identity = {"parameters": {}, "notebook": "00"}
-    content = {"outcome": outcome, "identity": identity, "environment": {"threads": 1}}
+    content = whole(outputs={"results.parquet": ""}) | {"environment": {"threads": 1}}
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     monkeypatch.setattr(verify.claims, "damaged", lambda *_: [])
     monkeypatch.setattr(runner, "run", run)

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from tiny_notebook import LAB, build, executed, folder_of, lab, manifest_of, printed
+from tiny_series import processes_of, whole
 
 from lab import atomic, manifest, runner
 from lab.runner import parameters
@@ -20,17 +21,21 @@ SECRET = 'a"b\'c\\ """ \n\t{n} $HOME `id`; __import__("os").mkdir("pwned") # é�
 WIDGET = """from IPython.display import display
 view = {"application/vnd.jupyter.widget-view+json": {"model_id": "m"}, "text/plain": "w"}
 display(view, raw=True)"""
+APART = "import subprocess; _ = subprocess.Popen(['sleep', '300'], start_new_session=True)"
 CASES = {
     "failed": (["print('before')", "1 / 0", "print('never')"], []),
     "dead": (["print('before')", "import os; os.kill(os.getpid(), 9)", "print('never')"], []),
     "timeout": (
-        ["print('before', flush=True)\nimport time; time.sleep(100)"],
+        [f"print('before', flush=True)\n{APART}\nimport time; time.sleep(100)"],
         ["--timeout", "8"],
     ),
     "exits": (["import sys; sys.exit(0)", "print('never')"], []),
     "magic": (["%nosuchmagic"], []),
-    "process_killed": (["import os; os.kill(os.getppid(), 9)", "import time; time.sleep(60)"], []),
-    "one": (["open('where.txt', 'w').write(str(n))"], ["-p", "n=1", "--threads", "1"]),
+    "process_killed": (
+        [f"{APART}\nimport os; os.kill(os.getppid(), 9)", "import time; time.sleep(60)"],
+        [],
+    ),
+    "one": ([f"{APART}\nopen('where.txt', 'w').write(str(n))"], ["-p", "n=1", "--threads", "1"]),
     "two": (["open('where.txt', 'w').write(str(n))"], ["-p", "n=2", "--threads", "2"]),
     "environment": (
         [
@@ -113,6 +118,11 @@ def test_a_failed_notebook_has_papermills_banner_and_what_was_printed_before(don
 def test_a_run_out_of_time_keeps_what_was_printed(done):
     assert "before" in printed(done["timeout"][1])
     assert manifest_of(done["timeout"][1])["outcome"]["reason"] == "it took longer than 8 s"
+
+
+@pytest.mark.parametrize("name", ["one", "timeout", "process_killed"])
+def test_no_process_outlives_its_run_even_in_a_session_of_its_own(done, name):
+    assert processes_of(str(done[name][1])) == []
 
 
 def test_a_cell_that_exits_quietly_is_no_success(done):
@@ -215,6 +225,7 @@ def gone(pid):
 def sleeper(tmp_path):
     marker = tmp_path / "marker"
     cell = f"""import os, pathlib, time
+{APART}
 print("before", flush=True)
 pathlib.Path({str(marker)!r} + ".new").write_text(str(os.getpid()))
 os.rename({str(marker)!r} + ".new", {str(marker)!r})
@@ -235,7 +246,7 @@ def test_trap_2_a_stopped_runner_leaves_the_print_the_state_and_no_kernel(tmp_pa
     assert output.splitlines()[-1].startswith("interrupted in cell 4 [cell-3]")
     assert manifest_of(folder)["outcome"]["state"] == "interrupted"
     assert manifest_of(folder)["outcome"]["signal"] == number
-    assert "before" in printed(folder) and gone(kernel)
+    assert "before" in printed(folder) and gone(kernel) and not processes_of(str(folder))
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
 
 
@@ -248,6 +259,7 @@ def test_trap_2_a_killed_runner_leaves_the_print_the_state_and_no_kernel(tmp_pat
     wait_for(lambda: manifest_of(folder)["outcome"]["state"] != "running", 20)
     assert manifest_of(folder)["outcome"]["state"] == "interrupted"
     assert "before" in printed(folder) and gone(kernel)
+    wait_for(lambda: not processes_of(str(folder)), 10)
 
 
 # Run once, and never over what is there
@@ -356,6 +368,8 @@ def test_a_failed_run_is_kept_aside_when_it_is_run_again(done):
         ({"profile": "gpu"}, "no profile named 'gpu'"),
         ({"name": "../x"}, "letters, digits"),
         ({"name": ".x"}, "letters, digits"),
+        ({"name": "é"}, "letters, digits"),
+        ({"name": "a" * 81}, "at most 80"),
         ({"threads": -1}, "must be positive"),
         ({"timeout": 0}, "must be positive"),
     ],
@@ -367,12 +381,30 @@ def test_traps_3_and_4_what_is_refused_leaves_no_run_folder(tmp_path, options, m
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["...ipynb", "..ipynb", ".sweeps.ipynb"])
+def test_a_notebook_whose_name_would_lead_out_of_the_runs_folder_is_refused(tmp_path, name):
+    book = build(tmp_path / "01_a.ipynb").rename(tmp_path / name)
+    with pytest.raises(ValueError, match="may not begin with a dot"):
+        runner.run(book, out=tmp_path / "deep" / "runs")
+    assert not (tmp_path / "deep").exists()
+
+
 def test_a_runs_folder_that_cannot_be_made_is_an_error_and_nothing_is_lost(tmp_path):
     book = build(tmp_path / "01_a.ipynb")
     (tmp_path / "file").write_text("kept")
     refused = lab("run", book, "--out", tmp_path / "file")
     assert refused.returncode == 1 and str(tmp_path / "file") in refused.stderr
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_run_under_which_the_code_was_changed_is_not_ok(tmp_path, monkeypatch):
+    around = manifest.surroundings()
+    found = [around, around | {"data": "other", "lab": "other"}]
+    monkeypatch.setattr(manifest, "surroundings", lambda: found.pop(0))
+    run = runner.run(build(tmp_path / "01_a.ipynb"), out=tmp_path / "runs", threads=1)
+    assert (run.state, run.exit_code) == ("failed", 2)
+    assert run.reason == "data, lab code changed while the run was going on; run it again"
+    assert manifest_of(run.folder)["outcome"]["state"] == "failed"
 
 
 def test_a_full_disk_fails_the_run_and_the_manifest_says_so(tmp_path):
@@ -403,11 +435,11 @@ def test_no_room_for_the_manifest_starts_nothing_and_leaves_nothing(tmp_path):
 
 
 def test_a_manifest_is_replaced_whole_or_not_at_all(tmp_path):
-    whole = {"format": manifest.FORMAT, "identity": {}, "outcome": {}}
-    manifest.write(tmp_path, whole)
+    first = whole()
+    manifest.write(tmp_path, first)
     with pytest.raises(UnicodeEncodeError):
         atomic.write(tmp_path / "manifest.json", "half of it, then no text: \ud800")
-    assert manifest.read(tmp_path) == whole
+    assert manifest.read(tmp_path) == first
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 

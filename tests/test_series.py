@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tiny_notebook import build, lab
-from tiny_series import measured, pretend, runs
+from tiny_series import measured, pretend, runs, wrote
 
 from lab import manifest, results
 from lab.paths import NOTEBOOKS, ROOT
@@ -113,11 +113,16 @@ def test_a_dependency_is_on_every_run_of_that_name_and_the_file_keeps_its_order(
         ),
         ("runs: {a: {}}", "runs.a.notebook: Field required"),
         ("runs: {}", "runs: .*at least 1"),
-        ("", "the file: .*came None"),
+        ("", r"the file: wanted keys \(title, defaults, runs, figures\), came None"),
+        ("runs: {a: 01_a.ipynb}", r"runs.a: wanted keys \(profile, .*came '01_a.ipynb'"),
+        ("runs: {a: {notebook: x, after: 2024-13-02}}", "read as YAML: month must be in 1..12"),
+        ("runs: " + "[" * 3000, "cannot be read as YAML"),
         ("runs: [", "cannot be read as YAML"),
         ("runs: {a: {notebook: x}, a: {notebook: y}}", "the key 'a' stands twice"),
         ("runs: {a: !!python/object/apply:os.system [touch pwned]}", "cannot be read as YAML"),
         ("runs: {../a: {notebook: x}}", "runs.../a: String should match pattern"),
+        (f"runs: {{{'a' * 81}: {{notebook: x}}}}", "String should match pattern"),
+        ("runs: {é: {notebook: x}}", "String should match pattern"),
         (runs(a="timeout: -1"), "timeout: Input should be greater than 0, came -1"),
         (runs(a="threads: two"), "threads: Input should be a valid integer, came 'two'"),
         (runs(a="grid: {n: []}"), "grid.n: .*at least 1 item"),
@@ -127,7 +132,13 @@ def test_a_dependency_is_on_every_run_of_that_name_and_the_file_keeps_its_order(
         (runs(a="grid: {n: [1]}, parameters: {n: 2}"), "n: both in parameters and in grid"),
         (runs(a="parameters: {out_dir: ../../x}"), "out_dir is set by the runner"),
         (runs(a="parameters: {text: no}"), "parameter 'text' wants str, came False"),
-        (runs(a="parameters: {text: 2024-11-21}"), "run 'a': parameters must be plain literals"),
+        (
+            runs(a="parameters: {text: 2024-11-21}"),
+            "run 'a': parameter 'text' must be a plain lit.*quote",
+        ),
+        (runs(a=r'parameters: {text: "\uD800"}'), "parameter 'text' must be a plain literal"),
+        (runs(a="parameters: {sizes: &a [*a]}"), "parameter 'sizes' must be .*Circular reference"),
+        (runs(a=f"parameters: {{sizes: {'[' * 250}{']' * 250}}}"), "parameter 'sizes' must be"),
         (runs(a="parameters: {rate: .nan}"), "run 'a': parameter 'rate' wants float"),
         (runs(a="profile: gpu"), "run 'a': no profile named 'gpu'"),
         (runs(a="grid: {n: [1, 1]}"), r"'a\[n=1\]' and 'a\[n=1\]' have one id"),
@@ -140,6 +151,7 @@ def test_a_dependency_is_on_every_run_of_that_name_and_the_file_keeps_its_order(
         ),
         (runs(a="") + "figures: {all: [a, c]}", "figures 'all': no run named 'c'"),
         ("runs: {a: {notebook: gone.ipynb}}", "run 'a': no notebook at"),
+        ("runs: {a: {notebook: ...ipynb}}", "run 'a': a notebook's name may not begin with a dot"),
         ("runs: {a: {notebook: nosuch}}", "run 'a': no notebook named 'nosuch'"),
     ],
 )
@@ -149,6 +161,12 @@ def test_what_is_not_sound_is_refused_with_its_place_and_nothing_is_written(plac
         place(text)
     assert "s.yaml" in str(refused.value)
     assert {path.name for path in place.root.iterdir()} <= before | {"s.yaml"}
+
+
+def test_a_series_file_that_is_a_folder_is_none(place):
+    for path in (place.root, place.root / "01_a.ipynb" / "s.yaml"):
+        with pytest.raises(ValueError, match=f"no series file at {path}"):
+            plan.load(path, place.root / "runs")
 
 
 def test_hostile_texts_are_values_and_reach_no_path(place):
@@ -213,7 +231,7 @@ def test_the_reason_names_the_part_of_the_identity_that_changed(place, monkeypat
     book.write_text(book.read_text().replace("# A question", "# Another question"))
     assert why(place(runs(a=""))).action == "skip"
     around = manifest.surroundings()
-    for part, word in records.PARTS.items():
+    for part, word in manifest.PARTS.items():
         if part == "code_cells":
             continue
         monkeypatch.setattr(manifest, "surroundings", lambda part=part: around | {part: "other"})
@@ -363,6 +381,27 @@ def test_shards_share_a_folder_and_a_whole_sweep_does_not(tmp_path):
                 pass
 
 
+def test_a_shard_has_one_lock_however_it_is_written(place):
+    series = place(runs(a=""))
+    with locks.swept(series.out, "s", "1/4"):
+        done = lab("sweep", series.path, "--out", series.out, "--shard", "01/4")
+    assert done.returncode == 1 and "(shard 1/4)" in done.stderr
+
+
+def test_a_sweep_that_ends_while_it_is_looked_at_holds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_held", lambda path: path.unlink() or True)
+    (tmp_path / locks.FOLDER).mkdir()
+    (tmp_path / locks.FOLDER / "s-whole.json").write_text("{}")
+    with locks.swept(tmp_path, "other", ""):
+        pass
+
+
+def test_a_sweep_that_fails_leaves_no_lock_file(tmp_path):
+    with pytest.raises(BrokenPipeError), locks.swept(tmp_path, "s", ""):
+        raise BrokenPipeError
+    assert not list((tmp_path / locks.FOLDER).glob("*.json"))
+
+
 def test_what_a_killed_sweep_left_is_taken_over(tmp_path):
     code = f"""from lab.series import locks
 import os, pathlib
@@ -417,17 +456,22 @@ def test_a_parameter_of_several_kinds_is_text_and_a_missing_one_empty():
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda path: path.unlink(), "has no results.parquet"),
+        (lambda path: (path.unlink(), wrote(path.parent)), "has no results.parquet"),
+        (lambda path: path.unlink(), "results.parquet is gone or not what the run wrote; sweep"),
+        (
+            lambda path: results.save(measured(9.0), path.parent),
+            "results.parquet is gone or not what the run wrote; sweep again",
+        ),
         (lambda path: path.write_bytes(b"PAR1"), "run .*a-"),
         (
-            lambda path: pd.DataFrame({"x": [1]}).to_parquet(path),
+            lambda path: (pd.DataFrame({"x": [1]}).to_parquet(path), wrote(path.parent)),
             r"run .*a-.*holds table None of version None; wanted .*version",
         ),
     ],
 )
 def test_a_table_that_is_not_one_of_ours_names_its_run(compared, break_it, message):
+    break_it(finished(compared)[0].folder / "results.parquet")
     found = finished(compared)
-    break_it(found[0].folder / "results.parquet")
     with pytest.raises(ValueError, match=message) as refused:
         tables.measurements(found)
     assert str(found[0].folder) in str(refused.value)
@@ -449,6 +493,7 @@ def test_tie_groups_are_letters_where_every_pair_was_compared(place):
         table = results.comparison_table(pd.DataFrame([comparison(*row) for row in rows]))
         folder = pretend(run)
         results.save(table, folder, "comparisons")
+        wrote(folder)
     found = tables.comparisons(finished(series))
     assert found["separable"].tolist() == [True, False, False, True, False]
     assert found["group"].tolist()[:3] == ["a", "ab", "ab"]

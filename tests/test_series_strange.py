@@ -33,6 +33,7 @@ def series(tmp_path):
     [
         ("[]", "is not the manifest of a run"),
         ('{"name": "an app"}', "is not the manifest of a run"),
+        ('{"identity": {}, "outcome": {"reason": ""}}', "is not the manifest of a run"),
         ('{"identity": {}, "outcome": {}, "format": 2}', "has format 2, wanted 1: read it with"),
     ],
 )
@@ -43,6 +44,27 @@ def test_a_manifest_of_something_else_or_of_another_format_is_no_run(series, tex
     with pytest.raises(ValueError, match=message):
         manifest.read(folder)
     assert [one.state for one in status.read(series)] == ["not run", "not run"]
+
+
+@pytest.mark.parametrize(
+    ("group", "key"),
+    [("identity", key) for key in ("id", "notebook", "parameters", "hashed")]
+    + [("outcome", key) for key in ("state", "clock", "runner", "outputs")],
+)
+def test_a_manifest_that_lacks_what_every_run_has_blocks_nobody(series, group, key):
+    one, two = series.runs.values()
+    folder, _ = pretend(one), pretend(two)
+    content = manifest.read(folder)
+    del content[group][key]
+    manifest.write(folder, content)
+    with pytest.raises(ValueError, match="is not the manifest of a run: something is missing"):
+        manifest.read(folder)
+    assert [found.state for found in status.read(series)] == ["not run", "ok"]
+    assert [records.decide(run, records.read([run])).action for run in (one, two)] == [
+        "run",
+        "skip",
+    ]
+    assert clean.leftovers(series.out) == []
 
 
 def test_a_file_named_like_a_run_folder_disturbs_nobody(series):
@@ -87,6 +109,14 @@ def test_clean_finds_a_run_whose_manifest_is_damaged_or_was_never_written(series
     early.mkdir()
     (early / manifest.LOCK).write_text("reserve")
     assert {one.folder for one in clean.leftovers(series.out)} == {damaged, early}
+
+
+def test_clean_leaves_a_finished_run_of_another_format(series):
+    run, _ = series.runs.values()
+    folder = pretend(run, table=measured(1.0))
+    (folder / manifest.LOG).write_text("a line\n")
+    manifest.write(folder, manifest.read(folder) | {"format": 2})
+    assert clean.leftovers(series.out) == []
 
 
 def test_clean_leaves_a_run_that_says_it_is_going_on_on_another_host(series):

@@ -1,5 +1,6 @@
 """Sweeps of real notebooks with real kernels, on both executors and through the command line."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -290,6 +291,25 @@ def test_an_error_in_the_sweep_itself_stops_the_runs_and_is_raised(tmp_path):
     with pytest.raises(BrokenPipeError):
         sweep.sweep(graph_of(tmp_path, [[], []]), Inline(lambda n: "ok", journal), broken)
     assert journal == [("submit", 0), ("stop", signal.SIGTERM), ("close", None)]
+
+
+def test_a_shard_without_runs_is_a_sweep_that_has_ended(tmp_path):
+    build(tmp_path / "01_a.ipynb")
+    series = write(tmp_path, "runs: {a: {notebook: 01_a.ipynb, grid: {n: [1, 2]}}}")
+    done = lab("sweep", series.path, "--out", series.out, "--shard", "5/5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "0 runs"
+
+
+def test_a_run_that_is_another_than_the_planned_one_says_what_changed(tmp_path):
+    (run,) = graph_of(tmp_path, [[]]).runs.values()
+    hashed = run.identity["hashed"] | {"environment": "other"}
+    identity = run.identity | {"id": "0" * 64, "hashed": hashed}
+    folder = pretend(dataclasses.replace(run, identity=identity))
+    future = Future()
+    future.set_result(runner.Run("ok", "", folder, "0" * 64))
+    ended = sweep._outcome(run, future)
+    assert (ended.state, ended.reason) == ("ok", "since the sweep began, changed: environment")
 
 
 def test_serial_is_one_at_a_time():

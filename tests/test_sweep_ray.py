@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tiny_notebook import LAB, build, manifest_of
-from tiny_series import processes_of
+from tiny_series import processes_of, whole
 
 from lab import cluster, manifest, paths
 from lab.corpus.embedding import embed
@@ -225,8 +225,7 @@ def test_a_folder_that_a_lost_machine_still_holds_is_waited_for(tmp_path):
     folder = tmp_path / "a-12345678"
     folder.mkdir()
     runner = {"pid": 1, "host": "elsewhere"}
-    outcome = {"state": manifest.RUNNING, "runner": runner}
-    manifest.write(folder, {"identity": {"id": "12345678"}, "outcome": outcome})
+    manifest.write(folder, whole(state=manifest.RUNNING, runner=runner))
     lock = (folder / manifest.LOCK).open("wb")
     fcntl.flock(lock, fcntl.LOCK_EX)
     with (

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from lab import manifest, reading
 from lab.export import page
+from lab.runner import claims
 from lab.runner.parameters import SET_BY_RUNNER
 from lab.series import records
 
@@ -76,11 +77,16 @@ def run(folder: Path, site: Path, label: str = "") -> Run:
     A run that is going on has no page yet: its notebook is being written.
 
     Raises:
-        ValueError: no run, two runs of one name, a damaged figure or notebook.
+        ValueError: no run, two runs of one name, a damaged figure or notebook, a finished run whose
+            files are not what it wrote.
     """
     content = manifest.read(folder)
     found = records.record(folder)
     state, reason = (found.state, found.reason) if found else ("", "")
+    if state == "ok" and (names := claims.damaged(folder, content)):
+        raise ValueError(
+            f"{folder}: gone or not what the run wrote: {', '.join(names)}; run it again"
+        )
     stem = stem_of(folder, content)
     if (site / stem).exists():
         raise ValueError(f"two runs would share the page {stem}.html; export each run once")
@@ -138,9 +144,8 @@ def _facts(content: Mapping[str, Any]) -> list[str]:
     if outcome.get("started"):
         started = datetime.fromisoformat(outcome["started"])
         facts.append(f"{started:%Y-%m-%d %H:%M} UTC")
-        if outcome.get("finished"):
-            seconds = (datetime.fromisoformat(outcome["finished"]) - started).total_seconds()
-            facts.append(f"{seconds:.0f} s")
+        if "seconds" in outcome:  # by a clock that never goes back
+            facts.append(f"{outcome['seconds']:.0f} s")
     if code.get("commit"):
         changed = " with changes" if code.get("dirty") else ""
         facts.append(f"commit {code['commit'][:8]}{changed}")

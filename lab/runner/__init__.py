@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from lab import manifest, paths, store
-from lab.runner import claims, execution, parameters
+from lab.runner import claims, execution, parameters, processes
 
 Listen = Callable[[execution.Event], None]
 Told = Callable[[], int | None]  # the signal that ends a run, once there is one
 
 GRACE = 10.0  # seconds between killing a kernel and killing the process that saves its notebook
 STDERR_LINES = 50
-NAMES = re.compile(r"[A-Za-z0-9][\w.-]*")
+NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,10 @@ def run(
         raise ValueError(f"threads, timeout and memory must be positive, came {bad}")
     label = name or profile
     if not NAMES.fullmatch(label):
-        raise ValueError(f"a run's name has letters, digits, '.', '_', '-' only, came {label!r}")
+        raise ValueError(
+            "a run's name has letters, digits, '.', '_', '-' only (ASCII), at most 80 of them, and "
+            f"begins with a letter or digit; came {label!r}"
+        )
     free = {key: value for key, value in values.items() if key != parameters.SET_BY_RUNNER}
     defaults = {key: p.default for key, p in signature.parameters.items()}
     identity = manifest.identity(path, free, defaults)
@@ -234,8 +237,10 @@ def _supervise(
         try:
             _follow(child, pipe, stop, timeout, hear)
         except BaseException:
-            execution.kill_group(child.pid)
+            processes.kill_group(child.pid)
             raise
+        finally:
+            processes.kill_run(folder)  # what the notebook started and left behind, too
     if stop.state:
         return {"state": stop.state, "reason": stop.reason, "signal": stop.signal}
     return next((e for e in stop.events if e["event"] == "end"), None) or {
@@ -315,8 +320,8 @@ def _follow(child: Any, pipe: int, stop: _Stop, timeout: float | None, hear: Lis
     child.wait()
     child.stdin.close()
     for event in stop.events:
-        if event["event"] == "kernel":  # what the notebook started and left behind, too
-            execution.kill_group(event["pid"])
+        if event["event"] == "kernel":
+            processes.kill_group(event["pid"])
 
 
 def _kill(child: Any, stop: _Stop) -> None:
@@ -326,9 +331,9 @@ def _kill(child: Any, stop: _Stop) -> None:
     if not stop.since:
         stop.since = time.monotonic()
         if kernel and not ended:
-            execution.kill_group(kernel)
+            processes.kill_group(kernel)
     if not kernel or time.monotonic() - stop.since > GRACE:
-        execution.kill_group(child.pid)
+        processes.kill_group(child.pid)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import atomic, manifest
+from lab.runner import processes
 
 Event = dict[str, Any]
 Journal = Callable[[Event], None]
@@ -49,7 +50,7 @@ def main() -> None:
             pipe.flush()
 
     orphaned = threading.Event()
-    threading.Thread(target=_watch_runner, args=(events, orphaned), daemon=True).start()
+    threading.Thread(target=_watch_runner, args=(job, events, orphaned), daemon=True).start()
     end = _execute(job, journal)
     if orphaned.is_set():
         conclude(Path(job["folder"]), events, "interrupted", "the runner was killed", None)
@@ -58,19 +59,15 @@ def main() -> None:
     journal({"event": "end", **end})
 
 
-def _watch_runner(events: Sequence[Event], orphaned: threading.Event) -> None:
+def _watch_runner(job: dict[str, Any], events: Sequence[Event], orphaned: threading.Event) -> None:
     sys.stdin.read()
     orphaned.set()
     kernel = next((event["pid"] for event in events if event["event"] == "kernel"), None)
+    if kernel is not None:
+        processes.kill_group(kernel)
+    processes.kill_run(Path(job["folder"]))
     if kernel is None:
         os._exit(1)
-    kill_group(kernel)
-
-
-def kill_group(leader: int) -> None:
-    """Nothing; every process of the group is killed, and it is fine if there is none left."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
 
 
 def _execute(job: dict[str, Any], journal: Journal) -> Event:
@@ -237,7 +234,8 @@ def conclude(
     """The cell that the run stopped in, or None; manifest and notebook now tell how it ended.
 
     A notebook in which a code cell never ran is not "ok", whatever papermill says: `sys.exit(0)` in
-    a cell stops it without an error.
+    a cell stops it without an error. Nor is a run whose data, lab code or environment is no longer
+    what its id says.
     """
     cells = cell_times(events)
     stopped = next((cell for cell in cells if cell["finished"] is None), None)
@@ -246,6 +244,9 @@ def conclude(
     if state in ("dead", "timeout", "interrupted"):
         mark_stopped(folder / manifest.EXECUTED, cells, f"{state}: {reason}")
     content = manifest.read(folder)
+    if state == "ok" and (changed := manifest.moved(content["identity"]["hashed"])):
+        state = "failed"
+        reason = f"{', '.join(changed)} changed while the run was going on; run it again"
     content["inputs"] = manifest.inputs(folder)
     content["outcome"] |= {
         "state": state,

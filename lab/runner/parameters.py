@@ -19,6 +19,7 @@ from typing import Any
 
 import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic_core import from_json
 
 from lab import reading
 from lab.registry import unknown
@@ -45,7 +46,7 @@ class Parameter:
         """Whether ``value`` has the type and lies in the range."""
         try:
             _adapter(self.annotation).validate_json(json.dumps(value))
-        except (ValidationError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return False
         return True
 
@@ -64,10 +65,12 @@ def read(notebook: Path) -> Signature:
     """The checked signature of ``notebook``: its parameters, their model and its profiles.
 
     Raises:
-        ValueError: no cell or two cells tagged ``parameters``, anything but typed literals in it,
-            a default of the wrong type, or a parameter that no later cell reads.
+        ValueError: a hidden file, no cell or two cells tagged ``parameters``, anything but typed
+            literals in it, a default of the wrong type, or a parameter that no later cell reads.
         LookupError: a profile sets a parameter that does not exist.
     """
+    if notebook.stem.startswith("."):  # its runs would be in a hidden folder, or outside of theirs
+        raise ValueError(f"a notebook's name may not begin with a dot, came {notebook.name!r}")
     content = reading.load(notebook)
     cells = content["cells"]
     tagged = [i for i, cell in enumerate(cells) if "parameters" in reading.tags(cell)]
@@ -169,7 +172,7 @@ def _readings(text: str) -> Iterable[Any]:
 
         try:
             yield yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             pass
     yield text
 
@@ -189,14 +192,29 @@ def _model(notebook: Path, parameters: Mapping[str, Parameter]) -> type[BaseMode
 
 
 def _validated(signature: Signature, values: Mapping[str, object]) -> dict[str, Any]:
+    for name, value in values.items():
+        _check_plain(name, value)
     try:
         # By way of JSON, where a list may fill a tuple and nothing else is converted.
         model = signature.model.model_validate_json(json.dumps(values))
-    except TypeError as error:
-        raise ValueError(f"parameters must be plain literals: {error}") from None
     except ValidationError as error:
         raise ValueError(_explain(signature, error, values)) from None
     return {name: getattr(model, f"field_{name}") for name in values}
+
+
+def _check_plain(name: str, value: object) -> None:
+    """Nothing for what JSON can say: no date, no half of a character, no list within itself.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        from_json(json.dumps({name: value}))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"parameter {name!r} must be a plain literal, came {value!r:.80} "
+            f"({type(value).__name__}): {error}; quote what is to be a text"
+        ) from None
 
 
 def _explain(signature: Signature, error: ValidationError, values: Mapping[str, object]) -> str:

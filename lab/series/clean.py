@@ -29,8 +29,8 @@ def leftovers(out: Path) -> list[Leftover]:
 
     That is: failed, dead, timeout, interrupted, moved aside for a later run, killed before the
     manifest was written, or with one that is damaged. Nothing else is touched: what a notebook
-    saved by hand, folders that only look like runs, what a link leads to, and runs that were going
-    on on another host, whose locks need not be seen here.
+    saved by hand, folders that only look like runs, runs of another format, what a link leads to,
+    and runs that were going on on another host, whose locks need not be seen here.
 
     Raises:
         ValueError: ``out`` is no folder.
@@ -96,7 +96,13 @@ def _why(folder: Path) -> str:
 
 
 def _ours(folder: Path) -> bool:
-    """Whether a run began in a folder without a manifest that can be read."""
+    """Whether a run began in a folder without a manifest that any code can read."""
+    try:
+        manifest.read(folder)
+    except manifest.OtherFormatErrorError:
+        return False
+    except ValueError:
+        pass
     names = {path.name for path in folder.iterdir()}
     return names <= {manifest.LOCK} or {manifest.NAME, manifest.LOG} <= names
 

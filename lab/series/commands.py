@@ -60,12 +60,13 @@ def sweep(
     from lab.series.executors import EXECUTORS
 
     whole = plan.load(series, out)
-    chosen = plan.shard(whole, *share.read(shard)) if shard else whole
+    part = share.read(shard) if shard else ()
+    chosen = plan.shard(whole, *part) if part else whole
     make = EXECUTORS[executor or ("serial" if (jobs or 1) == 1 else "processes")]
     if dry_run:
         _decisions(chosen)
         return
-    with locks.swept(whole.out, whole.path.stem, shard or ""):
+    with locks.swept(whole.out, whole.path.stem, "/".join(map(str, part))):
         there = records.read(chosen.runs.values())
         why = {key: records.reason(run, there) for key, run in chosen.runs.items()}
         workers = make(jobs)

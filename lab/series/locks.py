@@ -49,8 +49,10 @@ def swept(out: Path, series: str, part: str) -> Iterator[None]:
         mine.write(json.dumps(about) + "\n")  # before the queue moves on: the next one reads it
         mine.flush()
     with mine:
-        yield
-        (folder / name).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / name).unlink(missing_ok=True)
 
 
 def sweeping(out: Path) -> bool:
@@ -60,7 +62,10 @@ def sweeping(out: Path) -> bool:
 
 def _holder(path: Path) -> dict[str, Any] | None:
     """Who holds the lock file, or None where nobody does; asked by who has the queue."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if _held(path) else None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if _held(path) else None
+    except FileNotFoundError:  # the sweep has just ended
+        return None
 
 
 def _held(path: Path) -> bool:

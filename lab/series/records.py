@@ -9,13 +9,6 @@ from lab import manifest
 from lab.runner import claims
 from lab.series.plan import Planned
 
-PARTS = {
-    "code_cells": "code cells",
-    "data": "data",
-    "lab": "lab code",
-    "environment": "environment",
-}
-
 
 @dataclass(frozen=True)
 class Record:
@@ -134,7 +127,7 @@ def changes(run: Planned, there: Records) -> str:
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The parts of two identities that differ, in words; parameters with their values."""
     was, values = before["parameters"], _plain(now["parameters"])
-    return [PARTS[part] for part in _differing(before, now) if part in PARTS] + [
+    return [manifest.PARTS[part] for part in _differing(before, now) if part in manifest.PARTS] + [
         f"parameter {name} {was.get(name, 'missing')!r} -> {values.get(name, 'missing')!r}"
         for name in {**was, **values}
         if (name in was, was.get(name)) != (name in values, values.get(name))

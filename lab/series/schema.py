@@ -16,7 +16,9 @@ from pydantic import (
     ValidationError,
 )
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+from lab import runner
+
+Name = Annotated[str, StringConstraints(pattern=f"^{runner.NAMES.pattern}$")]
 EXPONENT = re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")  # 1e-3, which YAML 1.1 reads as text
 
 
@@ -91,9 +93,9 @@ def read(path: Path) -> SeriesFile:
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise ValueError(f"no series file at {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no such day, no UTF-8
         raise ValueError(f"{path} cannot be read as YAML: {error}") from None
     try:
         return SeriesFile.model_validate(content)
@@ -104,8 +106,11 @@ def read(path: Path) -> SeriesFile:
 
 def _explain(problem: dict[str, Any]) -> str:
     where = [str(part) for part in problem["loc"] if part != "[key]"]
+    place, came = ".".join(where) or "the file", f"came {problem['input']!r:.80}"
+    if problem["type"] == "model_type":  # nothing, a text or a list
+        return f"{place}: wanted keys ({', '.join(KEYS[min(len(where) + 1, max(KEYS))])}), {came}"
     if problem["type"] != "extra_forbidden":
-        return f"{'.'.join(where) or 'the file'}: {problem['msg']}, came {problem['input']!r:.80}"
+        return f"{place}: {problem['msg']}, {came}"
     keys = KEYS[min(len(where), max(KEYS))]
     near = difflib.get_close_matches(where[-1], keys, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -90,14 +90,15 @@ def exit_code(ended: list[Ended]) -> int:
     """0 if every run is fine, 5 if the sweep was interrupted, else the largest code of its runs."""
     if any(one.state == UNSTARTED for one in ended):
         return INTERRUPTED
-    return max((CODES | manifest.EXIT_CODES)[one.state] for one in ended)
+    return max(((CODES | manifest.EXIT_CODES)[one.state] for one in ended), default=0)
 
 
 def summary(ended: list[Ended]) -> str:
     """How many runs ended in which way."""
     counts = Counter(one.state for one in ended)
     order = [state for state in manifest.EXIT_CODES | CODES if state in counts]
-    return f"{len(ended)} runs: " + ", ".join(f"{counts[state]} {state}" for state in order)
+    ways = ", ".join(f"{counts[state]} {state}" for state in order)
+    return f"{len(ended)} runs: {ways}" if ended else "0 runs"
 
 
 def _task(run: Planned, share: int) -> Task:
@@ -123,6 +124,7 @@ def _outcome(run: Planned, future: "Future[runner.Run | None]") -> Ended:
         return Ended(run.key, UNSTARTED, "the sweep was told to stop")
     found = records.record(done.folder)
     reason = done.line.removeprefix(done.state).removeprefix(": ")
-    if done.id != run.id:
-        reason = f"{reason}; code or data changed while the sweep was going on".removeprefix("; ")
+    if found and found.id != run.id:
+        changed = ", ".join(records.differing(run.identity["hashed"], found.hashed))
+        reason = f"{reason}; since the sweep began, changed: {changed}".removeprefix("; ")
     return Ended(run.key, done.state, reason, done.folder, found.seconds if found else None)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from lab import results
+from lab import manifest, results
 from lab.registry import unknown
-from lab.series.records import PARTS, Record
+from lab.series.records import Record
 from lab.stats import significance
 
 RUN = "run"
@@ -22,8 +22,8 @@ def measurements(runs: Sequence[Record]) -> pd.DataFrame:
     """Every measurement of the runs: columns run, parameter.NAME for those that differ, and ours.
 
     Raises:
-        ValueError: a run without a table, or with one that is damaged or of another schema version;
-            the message names the run.
+        ValueError: a run without a table, or with one that it did not write, or of another schema
+            version; the message names the run.
     """
     return _joined(runs, {run.folder.name: _table(run, RESULTS) for run in runs})
 
@@ -35,9 +35,9 @@ def comparisons(runs: Sequence[Record], alpha: float = 0.05) -> pd.DataFrame:
     not separable from each other; empty where not every pair of them was compared.
 
     Raises:
-        ValueError: a table that is damaged or of another schema version; no run has one.
+        ValueError: a table its run did not write, or of another schema version; no run has one.
     """
-    with_tables = [run for run in runs if (run.folder / COMPARISONS).is_file()]
+    with_tables = [run for run in runs if COMPARISONS in run.content["outcome"]["outputs"]]
     if not with_tables:
         raise ValueError("none of these runs holds comparisons.parquet")
     tables = {
@@ -82,7 +82,7 @@ def unlike(runs: Sequence[Record]) -> list[str]:
     Code cells are compared among the runs of one notebook.
     """
     found = {}
-    for part, words in PARTS.items():
+    for part, words in manifest.PARTS.items():
         own = part == "code_cells"
         kinds = {(run.folder.parent.name if own else "", run.hashed[part]) for run in runs}
         found[words] = len(kinds) - len({notebook for notebook, _ in kinds})
@@ -103,9 +103,11 @@ def parameters(runs: Sequence[Record]) -> pd.DataFrame:
 
 
 def _table(run: Record, name: str) -> pd.DataFrame:
-    path = run.folder / name
-    if not path.is_file():
+    path, wrote = run.folder / name, run.content["outcome"]["outputs"].get(name)
+    if wrote is None:
         raise ValueError(f"run {run.folder} has no {name}: its notebook saves no such table")
+    if not path.is_file() or manifest.digest(path) != wrote:
+        raise ValueError(f"run {run.folder}: {name} is gone or not what the run wrote; sweep again")
     try:
         return results.load(path)
     except (ValueError, OSError) as error:
