@@ -136,7 +136,9 @@ def test_make_has_the_commands_of_a_newcomer_and_of_ci():
     assert {"reproduce", "test", "lab"} <= documented
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111, "executable"
-    assert {"make test", "make check", ".venv/bin/lab run 00"} <= set(script.read_text().splitlines())
+    assert {"make test", "make check", ".venv/bin/lab run 00"} <= set(
+        script.read_text().splitlines()
+    )
 
 
 def test_every_make_target_that_is_written_down_exists():
