@@ -1,0 +1,105 @@
+"""What every explorer has in common: its two faces, a status line, and text that stays text."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pandas as pd
+
+from lab.plotting.columns import plain
+
+if TYPE_CHECKING:
+    from ipywidgets import Widget
+    from plotly.graph_objects import Figure as PlotlyFigure
+
+# What a user's own input can bring about; anything else is a fault of ours, and says so.
+INPUT_ERRORS = (ValueError, LookupError, OSError, MemoryError)
+
+
+class Explorer(Protocol):
+    """Something to explore: live controls, the same as a figure without a kernel, its numbers."""
+
+    def live(self) -> "Widget":
+        """Controls and figures that answer through the kernel."""
+
+    def frames(self) -> "PlotlyFigure":
+        """The same settings as frames with sliders or menus, for a page without a kernel."""
+
+    def table(self) -> pd.DataFrame:
+        """The numbers behind :meth:`frames`, one row per mark."""
+
+
+def is_live() -> bool:
+    """Whether a kernel will stay behind the page: not in a batch run (``LAB_MODE=batch``)."""
+    return os.environ.get("LAB_MODE") != "batch"
+
+
+def show(explorer: Explorer) -> None:
+    """Display the live controls; in a batch run nothing, since a page would show them dead.
+
+    The cell below it saves :meth:`Explorer.frames`, which both kinds of run have.
+    """
+    from IPython.display import display
+
+    if is_live():
+        display(explorer.live())
+
+
+def text(value: Any) -> str:
+    """A value from data as it may stand in a widget: markup in it is shown, not obeyed."""
+    return escape(plain(value))
+
+
+class Status:
+    """A status line with a bar, read aloud by screen readers: what goes on, or what went wrong.
+
+    Attributes:
+        widget: to be placed among the controls.
+    """
+
+    def __init__(self) -> None:
+        import ipywidgets as widgets
+
+        self._line = widgets.HTML()
+        self._bar = widgets.FloatProgress(min=0, max=1, layout={"width": "12em", "display": "none"})
+        self.widget = widgets.HBox([self._bar, self._line])
+        self.say("ready")
+
+    def say(self, words: str) -> None:
+        """Show a plain message."""
+        self._write(words, "#666666")
+
+    def fail(self, words: str) -> None:
+        """Show what went wrong, in words that say what to do."""
+        self._write(words, "#B00020")
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[Callable[[float], None]]:
+        """Say ``what`` while the block runs, then how long it took, or what was wrong.
+
+        Yields a function that moves the bar: it takes the share done, from 0 to 1. An error of
+        INPUT_ERRORS ends the block with its own words; any other with its type as well. No
+        traceback reaches the page, and the figures keep what they showed before.
+        """
+        started = time.perf_counter()
+        self.say(f"{what} …")
+        try:
+            yield self._move
+        except INPUT_ERRORS as error:
+            self.fail(str(error) or type(error).__name__)
+        except Exception as error:  # the answer to a click is a sentence, whatever broke
+            self.fail(f"{what} failed: {type(error).__name__}: {error}")
+        else:
+            self.say(f"{what}: {time.perf_counter() - started:.2f} s")
+        finally:
+            self._bar.layout.display = "none"
+
+    def _move(self, share: float) -> None:
+        self._bar.layout.display = None
+        self._bar.value = share
+
+    def _write(self, words: str, colour: str) -> None:
+        self._line.value = f'<span role="status" style="color:{colour}">{text(words)}</span>'
