@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help reproduce quick test lab check format install models figures smells clean
+.PHONY: help reproduce quick test lab student check format install models figures smells clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,6 +35,9 @@ quick: install  ## the same on few texts, in runs/quick
 
 test: install  ## all tests; with LAB_DATA set, those on the mirror too
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+student: install  ## the notebooks without their solutions, in student/
+	$(BIN)/lab student --out student
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from lab import paths, publish, share
+from lab import paths, publish, share, student
 from lab.corpus import command as corpus
 from lab.series import commands as series
 
@@ -42,6 +42,7 @@ data_app = typer.Typer(help="What data sets there are; fetch one into the mirror
 app.add_typer(data_app, name="data")
 series.register(app)
 app.command()(corpus.embed)
+app.command()(student.student)
 publish.register(app)
 
 Notebook = Annotated[str, typer.Argument(help="A path, a number (01) or a name (01_pooling).")]

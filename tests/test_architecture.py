@@ -99,7 +99,7 @@ LAYERS = [
     "export.overview",
     "export",
     "export.crate",
-    "publish",
+    "publish student",
     "doctor",
     "cli",
 ]

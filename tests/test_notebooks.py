@@ -1,6 +1,7 @@
 """Every notebook: its form, read without running it, and one run with models of no weights."""
 
 import ast
+import copy
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from lab import plotting, reading, results, runner
+from lab import plotting, reading, results, runner, student
 from lab.models.checkpoints import CHECKPOINTS, byte_tokenizer, random_model, tiny_config
 from lab.paths import NOTEBOOKS, ROOT
 from lab.runner import parameters
@@ -181,10 +182,35 @@ def models(tmp_path_factory):
     return folders
 
 
+# Run with a check before the solution: the stub must fail there, by an assertion with a hint.
+STUB_FAILS = """try:
+    exec({check!r})
+except AssertionError as stub_hint:
+    if not str(stub_hint):
+        raise RuntimeError("the check of {stub} fails without a hint") from stub_hint
+else:
+    raise RuntimeError("the stub {stub} passes its check")
+"""
+
+
+def proved(name, folder):
+    """The notebook, in ``folder``, with every stub tried on its check before the solution."""
+    book, cells = copy.deepcopy(BOOKS[name]), []
+    for place, cell in enumerate(book.cells):
+        cells.append(cell)
+        if "exercise" in cell.metadata.get("tags", []):
+            source = STUB_FAILS.format(check=book.cells[place + 2].source, stub=cell.id)
+            cells.append(nbformat.v4.new_code_cell(source, id=f"{cell.id}-fails"))
+    book.cells = cells
+    folder.mkdir(exist_ok=True)
+    nbformat.write(book, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
 def run(name, models, out, monkeypatch, **options):
     """The finished run of a notebook at small parameters, with an empty cache and no network."""
     monkeypatch.setenv("LAB_CACHE", str(out / "cache"))
-    path = NOTEBOOKS / f"{name}.ipynb"
+    path = proved(name, out / "proved")
     declared = parameters.read(path).parameters
     small = {key: value for key, value in (SMALL | models).items() if key in declared}
     left = {key for key, p in declared.items() if p.default in CHECKPOINTS} - set(small)
@@ -200,7 +226,9 @@ def tables(folder):
 
 @pytest.mark.xdist_group("notebooks")
 @each
-def test_a_notebook_runs_and_leaves_its_table_and_figures(name, models, tmp_path, monkeypatch):
+def test_a_notebook_runs_its_stubs_fail_its_solutions_pass_and_it_leaves_its_figures(
+    name, models, tmp_path, monkeypatch
+):
     folder = run(name, models, tmp_path, monkeypatch)
     table = pd.read_parquet(folder / "results.parquet")
     assert list(table.columns) == list(results.COLUMNS) and len(table)
@@ -215,6 +243,33 @@ def test_a_notebook_runs_and_leaves_its_table_and_figures(name, models, tmp_path
         assert set(first) == {"results.parquet", "comparisons.parquet"}
         again = run(name, models, tmp_path, monkeypatch, force=True)
         assert tables(again) == first, "the same parameters give the same bytes"
+
+
+@each
+def test_the_student_edition_is_the_notebook_without_its_solutions(name):
+    whole = reading.load(NOTEBOOKS / f"{name}.ipynb")
+    edition = student.edition(whole)
+    nbformat.validate(nbformat.from_dict(edition))
+    solutions = [cell["id"] for cell in whole["cells"] if "solution" in reading.tags(cell)]
+    ids = [cell["id"] for cell in edition["cells"] if cell["id"] != "student-edition"]
+    assert solutions and ids == [c["id"] for c in whole["cells"] if c["id"] not in solutions]
+    sources = {cell["id"]: reading.source(cell) for cell in whole["cells"]}
+    assert all(reading.source(c) == sources[c["id"]] for c in edition["cells"] if c["id"] in ids)
+    may_fail = [cell["id"] for cell in edition["cells"] if "raises-exception" in reading.tags(cell)]
+    assert len(may_fail) == len(solutions), "Run All goes on past a check that fails"
+
+
+def test_what_a_student_has_written_is_kept_and_a_notebook_without_solutions_is_refused(
+    tmp_path, capsys
+):
+    student.student(tmp_path)
+    mine = tmp_path / "00_start_here.ipynb"
+    mine.write_text(mine.read_text().replace("answer = {}", "answer = {1: 2}"))
+    before = mine.read_text()
+    student.student(tmp_path)
+    assert mine.read_text() == before and "00_start_here" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no cell tagged 'solution'"):
+        student.edition(student.edition(reading.load(NOTEBOOKS / "00_start_here.ipynb")))
 
 
 def test_there_are_notebooks_and_the_search_for_results_in_prose_finds_them():
