@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help reproduce quick test lab student check format install models figures smells clean
+.PHONY: help reproduce quick test test-all lab student check format install models figures smells clean
 
 help:  ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 install: $(VENV)/installed  ## the virtual environment with the pinned versions
 
@@ -35,6 +35,9 @@ quick: install  ## the same on few texts, in runs/quick
 
 test: install  ## all tests; with LAB_DATA set, those on the mirror too
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+test-all: install  ## the slow ones too: all scores of real models, hundreds of runs killed
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m ""
 
 student: install  ## the notebooks without their solutions, in student/
 	$(BIN)/lab student --out student

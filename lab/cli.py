@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 refused (also every usage error: click's own 2 means a fai
 2 a cell failed, 3 the kernel died, 4 timeout, 5 interrupted. Heavy imports are in the commands.
 """
 
-import json
 import shutil
 import sys
 import time
@@ -20,6 +19,7 @@ from rich.table import Column, Table
 from lab import paths, publish, share, student
 from lab.corpus import command as corpus
 from lab.series import commands as series
+from lab.series.console import AsJson, say_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,6 @@ Runs = Annotated[
         metavar="RUN...",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
 def main() -> None:
@@ -103,7 +102,7 @@ def params(notebook: Notebook, as_json: AsJson = False) -> None:
     signature = parameters.read(find(notebook))
     if as_json:
         schema = signature.model.model_json_schema()
-        _echo_json(
+        say_json(
             {"notebook": str(signature.notebook), "schema": schema, "profiles": signature.profiles}
         )
         return
@@ -235,7 +234,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = checks.examine()
     if as_json:
-        _echo_json([vars(finding) for finding in findings])
+        say_json([vars(finding) for finding in findings])
     else:
         console = Console(soft_wrap=True)
         for finding in findings:
@@ -282,7 +281,7 @@ def _progress() -> Iterator[Any]:
 
 def _show(table: "pd.DataFrame", as_json: bool) -> None:
     if as_json:
-        _echo_json(table.to_dict(orient="records"))
+        say_json(table.to_dict(orient="records"))
         return
     shown = Table(*map(str, table.columns))
     for row in table.itertuples(index=False):
@@ -294,10 +293,6 @@ def _text(value: str) -> Any:
     from rich.text import Text
 
     return Text(value)
-
-
-def _echo_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,12 @@
 """The commands that hand runs on: export (pages), crate (RO-Crate), whose (the run of a file)."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lab import paths
-
-if TYPE_CHECKING:
-    from lab.series.plan import Series
+from lab.series.console import say, say_aside
 
 What = Annotated[
     list[Path],
@@ -40,9 +37,10 @@ def export(
     """Pages that need no network: one for each run, and one over all of them."""
     from lab import export as pages
     from lab import manifest
+    from lab.series import plan
 
-    series = _series(what, runs)
-    _say(pages.export(series or manifest.latest(what), out))
+    series = plan.given(what, runs)
+    say(pages.export(series or manifest.latest(what), out))
 
 
 def crate(
@@ -53,15 +51,16 @@ def crate(
     """Runs as an RO-Crate (Process Run Crate 0.5): files, checksums, and how they came about."""
     from lab import manifest
     from lab.export import crate as crates
+    from lab.series import plan
 
-    series = _series(what, runs)
+    series = plan.given(what, runs)
     if series is None:
-        _say(crates.export(manifest.latest(what), out, "Runs of embedding-lab"))
+        say(crates.export(manifest.latest(what), out, "Runs of embedding-lab"))
         return
     ended, missing = crates.ended(series)
     if missing:
-        sys.stderr.write(f"left out, not ended: {', '.join(missing)}\n")
-    _say(crates.export(ended, out, series.title or series.path.stem))
+        say_aside(f"left out, not ended: {', '.join(missing)}")
+    say(crates.export(ended, out, series.title or series.path.stem))
 
 
 def whose(
@@ -80,17 +79,4 @@ def whose(
     for record in found:
         code = record.content["code"]
         changed = " with changes" if code["dirty"] else ""
-        _say(f"{record.folder}  run {record.id}  commit {code['commit']}{changed}")
-
-
-def _series(what: list[Path], runs: Path) -> "Series | None":
-    """The series, if it is a series file that was given."""
-    from lab.series import plan
-
-    if len(what) == 1 and what[0].suffix in (".yaml", ".yml"):
-        return plan.load(what[0], runs)
-    return None
-
-
-def _say(line: object) -> None:
-    sys.stdout.write(f"{line}\n")
+        say(f"{record.folder}  run {record.id}  commit {code['commit']}{changed}")

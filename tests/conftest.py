@@ -47,3 +47,18 @@ def mirror() -> str:
     if not os.environ.get("LAB_DATA"):
         pytest.skip("no mirror: set LAB_DATA to a folder in the layout of data/README.md")
     return os.environ["LAB_DATA"]
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[int]:
+    """How many texts each forward pass has read since the list was cleared."""
+    from lab.models.encoder import Encoder
+
+    sizes, read = [], Encoder.read
+
+    def counting(self, features, *args, **kwargs):
+        sizes.append(len(features["input_ids"]))
+        return read(self, features, *args, **kwargs)
+
+    monkeypatch.setattr(Encoder, "read", counting)
+    return sizes

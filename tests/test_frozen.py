@@ -75,19 +75,6 @@ def store(tmp_path):
     return StateStore(tmp_path / "states")
 
 
-@pytest.fixture
-def passes(monkeypatch):
-    """How many texts each forward pass has read since the list was cleared."""
-    sizes, read = [], Encoder.read
-
-    def counting(self, features, *args, **kwargs):
-        sizes.append(len(features["input_ids"]))
-        return read(self, features, *args, **kwargs)
-
-    monkeypatch.setattr(Encoder, "read", counting)
-    return sizes
-
-
 def moved(head, seed=0):
     """A head whose weights are no longer those it started with."""
     generator = torch.Generator().manual_seed(seed)

@@ -26,17 +26,20 @@ def test_minilm_on_stsb(minilm, stsb):
     assert found == pytest.approx([82.0, 73.5, 78.0], abs=0.3)
 
 
+@pytest.mark.slow
 def test_smollm2_on_stsb_without_a_sink(smollm2, stsb):
     found = scores(smollm2, stsb, [("mean", "last"), ("last", "last"), ("mean", "layer 15")])
     assert found[:2] == pytest.approx([37.2, 31.6], abs=0.3)
     assert found[2] == pytest.approx(14.9, abs=1.0)
 
 
+@pytest.mark.slow
 def test_smollm2_on_stsb_with_a_sink(smollm2, stsb):
     found = scores(models.variant(smollm2, sink=True), stsb, [("mean", "layer 15")])
     assert found == pytest.approx([49.3], abs=1.0)
 
 
+@pytest.mark.slow
 def test_smollm2_on_stsb_with_prompt_eol(smollm2, stsb):
     found = scores(models.variant(smollm2, template=PROMPT_EOL), stsb, [("last", "last")])
     assert found == pytest.approx([66.4], abs=0.3)

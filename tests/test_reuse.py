@@ -55,19 +55,6 @@ def place(tmp_path, monkeypatch):
     return tmp_path / "cache" / "read-outs"
 
 
-@pytest.fixture
-def passes(monkeypatch):
-    """How many texts each forward pass has read since the list was cleared."""
-    sizes, read = [], Encoder.read
-
-    def counting(self, features, *args, **kwargs):
-        sizes.append(len(features["input_ids"]))
-        return read(self, features, *args, **kwargs)
-
-    monkeypatch.setattr(Encoder, "read", counting)
-    return sizes
-
-
 def computed(model, texts=TEXTS, **options):
     """What comes without the store."""
     with pytest.MonkeyPatch.context() as patch:

@@ -393,7 +393,8 @@ def test_a_sweep_that_ends_while_it_is_looked_at_holds_nothing(tmp_path, monkeyp
     (tmp_path / locks.FOLDER).mkdir()
     (tmp_path / locks.FOLDER / "s-whole.json").write_text("{}")
     with locks.swept(tmp_path, "other", ""):
-        pass
+        left = [path.name for path in (tmp_path / locks.FOLDER).glob("*.json")]
+    assert left == ["other-whole.json"]
 
 
 def test_a_sweep_that_fails_leaves_no_lock_file(tmp_path):

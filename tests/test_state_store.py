@@ -19,7 +19,6 @@ import torch
 from xxhash import xxh3_128
 
 from lab import models
-from lab.models.encoder import Encoder
 from lab.store import PARTIAL, state_store
 from lab.store import shards as shards_module
 from lab.store.state_store import STALE, StateStore
@@ -306,19 +305,12 @@ def test_the_folder_is_in_the_cache_of_the_lab(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def passes(tmp_path, monkeypatch):
-    """A model, and how many texts it has read, in a cache of its own."""
+def own_cache(tmp_path, monkeypatch):
+    """A cache of the test's own, for the stores of this process."""
     monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     state_store.of_process.cache_clear()
-    sizes, read = [], Encoder.read
-
-    def counting(self, features, *args, **kwargs):
-        sizes.append(len(features["input_ids"]))
-        return read(self, features, *args, **kwargs)
-
-    monkeypatch.setattr(Encoder, "read", counting)
-    yield sizes
+    yield
     state_store.of_process.cache_clear()
 
 
@@ -326,6 +318,7 @@ def temporary(folder):
     return list(folder.glob(f"{state_store.TEMPORARY}*"))
 
 
+@pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("given", [True, False])
 def test_what_no_hash_sees_is_neither_found_nor_kept(passes, tmp_path, monkeypatch, given):
     monkeypatch.delenv("LAB_REUSE")
@@ -346,6 +339,7 @@ def test_what_no_hash_sees_is_neither_found_nor_kept(passes, tmp_path, monkeypat
     assert temporary(tmp_path) == []
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_without_reuse_passes_are_shared_in_a_process_and_with_no_other(
     passes, tmp_path, monkeypatch
 ):

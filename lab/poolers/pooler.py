@@ -1,5 +1,6 @@
 """What every trainable pooling is: the items of a text in, one vector out, weights of its own."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from lab.pooling import Tokens
 from lab.registry import Registry
 
 
-class Pooler(nn.Module):
+class Pooler(nn.Module, ABC):
     """A trainable pooling: states (batch, item, dim) and their mask to (batch, out_dim).
 
     An item is a token of one layer, or the pooled state of one layer. What the mask leaves out is
@@ -82,9 +83,9 @@ class Pooler(nn.Module):
                 pooled = nn.functional.normalize(pooled, dim=-1)
         return pooled.to(states.dtype)
 
+    @abstractmethod
     def pool(self, states: Tensor, tokens: Tokens) -> Tensor:
         """(batch, out_dim) of float32 states (batch, item, dim), pads at zero; each has its own."""
-        raise NotImplementedError
 
     @staticmethod
     def sized(dim: int, size: int, **fixed: Any) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import typer
 
 HERE = "Where the run folders are; default: runs/."
 Out = Annotated[Path, typer.Option("--out", "--runs", help=HERE, show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
-def say(line: str) -> None:
+def say(line: object) -> None:
     """Nothing; the line is written at once."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 

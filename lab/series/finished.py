@@ -108,8 +108,7 @@ def _finished(what: Sequence[Path], out: Path) -> "list[Record]":
     """The finished runs of a series, or those in the folders; what is left out is said."""
     from lab.series import plan, records
 
-    if len(what) == 1 and what[0].suffix in (".yaml", ".yml"):
-        series = plan.load(what[0], out)
+    if series := plan.given(what, out):
         there = records.read(series.runs.values())
         found = {key: records.of(run, there) for key, run in series.runs.items()}
     else:

@@ -1,6 +1,6 @@
 """The runs that a series file asks for, each with its parameters, its id and what it waits for."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
@@ -59,6 +59,13 @@ class Series:
     title: str
     runs: dict[str, Planned]
     figures: dict[str, list[str]]
+
+
+def given(what: Sequence[Path], out: Path) -> Series | None:
+    """The series, if it is one series file that a command was given; else None."""
+    if len(what) == 1 and what[0].suffix in (".yaml", ".yml"):
+        return load(what[0], out)
+    return None
 
 
 def load(path: Path, out: Path) -> Series:
