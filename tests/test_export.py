@@ -341,54 +341,16 @@ def test_a_figure_s_data_cannot_end_its_script_block():
     assert json.loads(inside)["data"][0]["text"] == [EVIL, "<!--"]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install embedding-lab[dev]")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    if not chromium:
-        pytest.skip("no Chromium on the path; install it (Debian: chromium) to draw the pages")
-    software = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    with sync_api.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=chromium, args=software)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def visit(browser, site):
-    """Opens a page of the site with the network cut; collects what went wrong."""
-    opened = []
-
-    def go(name, site=site, **options):
-        view = browser.new_page(**options)
-        view.problems, view.outside = [], []
-        view.on("pageerror", lambda error: view.problems.append(str(error)))
-        view.on("console", lambda m: view.problems.append(m.text) if m.type == "error" else None)
-
-        def guard(route):
-            if route.request.url.startswith(("file:", "data:", "blob:")):
-                return route.continue_()
-            view.outside.append(route.request.url)
-            return route.abort()
-
-        view.route("**/*", guard)
-        view.goto((site / name).as_uri())
-        view.wait_for_function(
-            "[...document.querySelectorAll('.canvas')].every(c => c.querySelector('.main-svg'))"
-        )
-        opened.append(view)
-        return view
-
-    yield go
-    for view in opened:
-        view.close()
+def look(visit, site):
+    """Opens a page of the site by its name."""
+    return lambda name, **options: visit(site / name, **options)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("name", "figures"), [("index.html", 2), (f"{STEM}.html", 4)])
-def test_a_page_draws_everything_asks_nobody_and_runs_nothing_foreign(visit, name, figures):
-    view = visit(name)
+def test_a_page_draws_everything_asks_nobody_and_runs_nothing_foreign(look, name, figures):
+    view = look(name)
     drawn = view.evaluate("[...document.images].filter(i => i.naturalWidth > 0).length")
     drawn += view.locator(".canvas:has(.main-svg)").count()
     assert drawn == figures
@@ -399,8 +361,8 @@ def test_a_page_draws_everything_asks_nobody_and_runs_nothing_foreign(visit, nam
 
 
 @pytest.mark.browser
-def test_moving_the_slider_changes_the_cells_and_hovering_runs_nothing(visit):
-    view = visit(f"{STEM}.html")
+def test_moving_the_slider_changes_the_cells_and_hovering_runs_nothing(look):
+    view = look(f"{STEM}.html")
     canvas = view.locator(".canvas").first
     shown = "c => c.calcdata[0][0].z.map(row => [...row])"
     before = canvas.evaluate(shown)
@@ -420,8 +382,8 @@ def test_moving_the_slider_changes_the_cells_and_hovering_runs_nothing(visit):
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ["index.html", f"{STEM}.html"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_reads_a_page_without_scrolling_sideways_in_good_contrast(visit, name, scheme):
-    view = visit(name, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+def test_a_phone_reads_a_page_without_scrolling_sideways_in_good_contrast(look, name, scheme):
+    view = look(name, viewport={"width": 360, "height": 740}, color_scheme=scheme)
     assert view.evaluate("document.documentElement.scrollWidth") <= 360
     assert view.evaluate(CONTRAST) == []
 
@@ -573,7 +535,7 @@ def test_lab_export_takes_a_series_file_and_names_a_damaged_table(tmp_path):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_series_is_drawn_and_read_on_a_phone_with_the_network_cut(visit, series_site, scheme):
     phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
-    view = visit("index.html", series_site, **phone)
+    view = visit(series_site / "index.html", **phone)
     assert view.evaluate("[...document.images].filter(i => i.naturalWidth > 0).length") == 25
     assert view.locator(".canvas:has(.main-svg)").count() == 1
     assert view.evaluate("document.documentElement.scrollWidth") <= 360

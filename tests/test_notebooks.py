@@ -12,8 +12,9 @@ import nbformat
 import pandas as pd
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from pages import DESK, PHONE, ZOOM, faults
 
-from lab import plotting, reading, results, runner, student
+from lab import export, plotting, reading, results, runner, student
 from lab.models.checkpoints import CHECKPOINTS, byte_tokenizer, random_model, tiny_config
 from lab.paths import NOTEBOOKS, ROOT
 from lab.runner import parameters
@@ -224,12 +225,26 @@ def tables(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
 
 
+@pytest.fixture(scope="module")
+def finished(models, tmp_path_factory):
+    """A function name -> the folder of the notebook's finished run, which is made once."""
+    folders = {}
+
+    def of(name):
+        if name not in folders:
+            with pytest.MonkeyPatch.context() as patch:
+                folders[name] = run(name, models, tmp_path_factory.mktemp(name), patch)
+        return folders[name]
+
+    return of
+
+
 @pytest.mark.xdist_group("notebooks")
 @each
 def test_a_notebook_runs_its_stubs_fail_its_solutions_pass_and_it_leaves_its_figures(
-    name, models, tmp_path, monkeypatch
+    name, finished
 ):
-    folder = run(name, models, tmp_path, monkeypatch)
+    folder = finished(name)
     table = pd.read_parquet(folder / "results.parquet")
     assert list(table.columns) == list(results.COLUMNS) and len(table)
     assert set(table["notebook"]) == {name}
@@ -238,11 +253,25 @@ def test_a_notebook_runs_its_stubs_fail_its_solutions_pass_and_it_leaves_its_fig
         assert {(folder / "figures" / f"{figure}{end}").is_file() for end in (".csv", ".json")} == {
             True
         }
-    if name.startswith("00"):
-        first = tables(folder)
-        assert set(first) == {"results.parquet", "comparisons.parquet"}
-        again = run(name, models, tmp_path, monkeypatch, force=True)
-        assert tables(again) == first, "the same parameters give the same bytes"
+
+
+@pytest.mark.xdist_group("notebooks")
+def test_the_same_parameters_give_the_same_bytes(finished, models, tmp_path, monkeypatch):
+    first = tables(finished("00_start_here"))
+    assert set(first) == {"results.parquet", "comparisons.parquet"}
+    assert tables(run("00_start_here", models, tmp_path, monkeypatch)) == first
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("notebooks")
+@each
+def test_the_page_of_a_notebook_is_sound_at_a_desk_on_a_phone_and_enlarged(
+    name, finished, visit, tmp_path
+):
+    site = export.export([finished(name)], tmp_path / "site").parent
+    (page,) = (path for path in site.glob("*.html") if path.name != "index.html")
+    for screen in (DESK, PHONE, ZOOM):
+        assert faults(visit(page, **screen)) == [], screen
 
 
 @each

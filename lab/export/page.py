@@ -39,6 +39,9 @@ ATTRIBUTES = {"alt", "aria-label", "class", "colspan", "href", "id", "open", "ro
               "scope", "src", "start", "title"}  # fmt: skip
 MATH = re.compile("\ue000(\\d+)\ue001")  # private-use characters: in no text, untouched by cleaning
 
+TABLE = re.compile("<table.*?</table>", re.DOTALL)
+SCROLLS = '<div class="scroll" role="region" aria-label="Table" tabindex="0">'  # not the page
+
 
 def policy(nonce: str) -> str:
     """The page's content security policy: nothing from outside, only scripts with our number.
@@ -231,6 +234,7 @@ class _Exporter(HTMLExporter):
         cell = context.get("cell", {})
         renderer = _Renderer(attachments=cell.get("attachments", {}))
         html = tame(MarkdownWithMath(renderer=renderer).render(text))
+        html = TABLE.sub(rf"{SCROLLS}\g<0></div>", html)
         return MATH.sub(lambda found: renderer.formulas[int(found[1])], html)
 
     def default_filters(self) -> Any:

@@ -1,0 +1,57 @@
+"""Every control of every notebook that has some, touched in a real JupyterLab.
+
+``LAB_PROBE`` names a program that opens a notebook in JupyterLab, runs it, moves every slider, menu,
+box and button, and exits with 0 if each changed something on the page, no cell and no script failed
+and nothing was asked of another machine.
+"""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from test_notebooks import NOTEBOOKS, SMALL, code
+
+from lab import doctor
+from lab.paths import ROOT
+from lab.runner import parameters
+
+
+def has_controls(name):
+    """Whether a cell calls ``show`` of :mod:`lab.explore.faces`."""
+    calls = (
+        node for _, tree in code(name) for node in ast.walk(tree) if isinstance(node, ast.Call)
+    )
+    return any(ast.unparse(call.func).endswith("faces.show") for call in calls)
+
+
+EXPLORERS = [
+    path.stem for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")) if has_controls(path.stem)
+]
+
+
+def test_the_search_for_controls_finds_them():
+    assert len(EXPLORERS) >= 5
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_every_control_changes_something_and_nothing_fails(name, tmp_path):
+    probe = os.environ.get("LAB_PROBE")
+    if not probe:
+        pytest.skip("no probe: set LAB_PROBE to a program that drives JupyterLab")
+    if not doctor.chromium():
+        pytest.skip("no Chromium on the path; install it (Debian: chromium)")
+    path = NOTEBOOKS / f"{name}.ipynb"
+    small = {key: SMALL[key] for key in parameters.read(path).parameters if key in SMALL}
+    small["out_dir"] = str(tmp_path / "out")
+    given = [word for key, value in small.items() for word in ("-p", f"{key}={json.dumps(value)}")]
+    done = subprocess.run(
+        [sys.executable, probe, "live", "--root", ROOT, "--notebook", path, "--out", tmp_path,
+         "--min-controls", "2", *given],
+        capture_output=True, text=True, timeout=280,
+        env=os.environ | {"LAB_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
