@@ -1,8 +1,8 @@
 """Every control of every notebook that has some, touched in a real JupyterLab.
 
-``LAB_PROBE`` names a program that opens a notebook in JupyterLab, runs it, moves every slider, menu,
-box and button, and exits with 0 if each changed something on the page, no cell and no script failed
-and nothing was asked of another machine.
+``LAB_PROBE`` names a program that opens a notebook in JupyterLab, runs it, moves every slider,
+menu, box and button, and exits with 0 if each changed something on the page, no cell and no script
+failed and nothing was asked of another machine.
 """
 
 import ast
