@@ -48,6 +48,9 @@ html_static_path = [
     str(paths.ROOT / "lab" / "export" / "templates" / "site.js"),
 ]
 html_css_files = ["lab.css"]
+html_context = {"default_mode": "auto"}
+# A list of 200 modules beside each of 200 pages: the bread crumbs and the index lead there too.
+html_sidebars = {"_generated/reference/*": []}
 html_theme_options = {
     "collapse_navigation": True,
     "navigation_depth": 2,

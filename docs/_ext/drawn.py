@@ -6,7 +6,7 @@ from typing import Any
 import generated
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.docutils import ReferenceRole, SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
 from lab import paths, reading
@@ -42,19 +42,18 @@ class LabFigure(SphinxDirective):
         return [figure]
 
 
-class Notebook(SphinxRole):
-    """A link to a notebook by its number; plain words as long as there is none."""
+class Notebook(ReferenceRole):
+    """A link to a notebook by its number; plain words as long as there is no such notebook."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        """The link, with the notebook's title."""
-        path = next(iter(sorted(paths.NOTEBOOKS.glob(f"{self.text}_*.ipynb"))), None)
+        """The link, with the notebook's title unless another text is given."""
+        path = next(iter(sorted(paths.NOTEBOOKS.glob(f"{self.target}_*.ipynb"))), None)
         if path is None:
-            return [nodes.inline("", f"notebook {self.text}")], []
-        title = reading.title(reading.load(path))
-        here = self.env.app.builder.get_relative_uri(
-            self.env.docname, f"_generated/notebooks/{path.stem}"
-        )
-        return [nodes.reference("", title, refuri=here, internal=True)], []
+            return [nodes.inline("", self.title)], []
+        words = self.title if self.has_explicit_title else reading.title(reading.load(path))
+        page_of = f"_generated/notebooks/{path.stem}"
+        here = self.env.app.builder.get_relative_uri(self.env.docname, page_of)
+        return [nodes.reference("", words, refuri=here, internal=True)], []
 
 
 def inline_formula(writer: HTML5Translator, node: nodes.math) -> None:
@@ -65,7 +64,9 @@ def inline_formula(writer: HTML5Translator, node: nodes.math) -> None:
 
 def block_formula(writer: HTML5Translator, node: nodes.math_block) -> None:
     """The formula as MathML, in a line of its own."""
-    writer.body.append(page.mathml(node.astext(), display=True))
+    formula = page.mathml(node.astext(), display=True)
+    about = 'class="formula" role="group" aria-label="Formula" tabindex="0"'
+    writer.body.append(f"<div {about}>{formula}</div>")
     raise nodes.SkipNode
 
 

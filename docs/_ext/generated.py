@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import pkgutil
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,7 +135,7 @@ def registries() -> Iterator[tuple[str, str]]:
     parts = ["# What there is, by name", "Everything that is asked for by a name, as registered."]
     for where, registry in sorted(found().items()):
         rows = [f"`{name}`\n: {first_sentence(item)}" for name, item in registry.items()]
-        parts += [f"## {registry.kind}", f"`{where}`", *rows]
+        parts += [f"## {where.removeprefix('lab.')}", f"Every {registry.kind}.", *rows]
     yield "index.md", "\n\n".join(parts) + "\n"
 
 
@@ -154,5 +155,5 @@ def found() -> dict[str, Registry[Any]]:
 def first_sentence(item: Any) -> str:
     """The first line of its docstring as Markdown that cannot be anything else, or its repr."""
     text = inspect.getdoc(item) if callable(item) else ""
-    line = (text or "").partition("\n")[0].replace("``", "`")
+    line = re.sub(r":\w+:(`[^`]+`)", r"\1", (text or "").partition("\n")[0].replace("``", "`"))
     return line.replace("*", "\\*").replace("<", "&lt;") or f"`{str(item)[:90]}`"

@@ -86,7 +86,7 @@ def drawing(figure: dict[str, Any], alt: str) -> Markup:
     style = f"height:{int(figure.get('layout', {}).get('height') or 450)}px"
     return Markup(
         '<div class="drawing" role="group" aria-label="Interactive figure" tabindex="0">'
-        f'<div class="canvas" role="img" aria-label="{escape(alt)}" style="{style}"></div>'
+        f'<div class="canvas" role="figure" aria-label="{escape(alt)}" style="{style}"></div>'
         f'<script type="application/json">{data}</script></div>'
     )
 
