@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from lab import paths, reading
-from lab.cli import app
+from lab.cli import app, find
 
 DOCS = paths.ROOT / "docs"
 WRITTEN = sorted([*DOCS.glob("*.md"), *DOCS.glob("howto/*.md"), *DOCS.glob("teach/*.md")])
@@ -73,6 +73,8 @@ def check(line):
             assert not words or words[0].startswith("-") or command.name == "data", line
             return
         command = command.commands[words.pop(0)]
+    if command.name in ("run", "params") and words:
+        assert find(words[0]).is_file(), line
     known = {option for parameter in command.params for option in parameter.opts}
     for word in words:
         if re.fullmatch(r"--?[a-z-]+", word):
@@ -86,8 +88,8 @@ def test_every_command_of_a_page_exists(page):
 
 
 def test_a_command_that_does_not_exist_is_found():
-    for line in ("lab runn 00", "lab run 00 --profil gpu"):
-        with pytest.raises(AssertionError):
+    for line in ("lab runn 00", "lab run 00 --profil gpu", "lab run template"):
+        with pytest.raises((AssertionError, ValueError, LookupError)):
             check(line)
 
 
