@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help reproduce quick test test-all lab student check format install models figures smells clean
+.PHONY: help reproduce quick test test-all lab student docs check format install models figures smells clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -45,15 +45,19 @@ student: install  ## the notebooks without their solutions, in student/
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
+docs: install  ## the documentation site, docs/_build/html/index.html; shows finished runs of runs/
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d docs/_build/doctrees docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 check: install  ## lint, format, types, stripped notebooks
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check lab tests benchmarks data/build
+	$(BIN)/ruff format --check lab tests benchmarks data/build docs/conf.py docs/_ext
 	$(BIN)/mypy
 	$(BIN)/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info" notebooks/*.ipynb
 
 format: install  ## what check complains of, mended
 	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format lab tests benchmarks data/build
+	$(BIN)/ruff format lab tests benchmarks data/build docs/conf.py docs/_ext
 	$(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info" notebooks/*.ipynb
 
 figures: reproduce  ## the reference figures of the default runs, into figures/
@@ -63,4 +67,4 @@ smells: install  ## long files, functions and cells: to look at, nothing fails
 	$(BIN)/python tests/smells.py
 
 clean:  ## what can be made again: runs, page, caches of tools (not the environment)
-	rm -rf runs site .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf runs site docs/_build docs/_generated .pytest_cache .ruff_cache .mypy_cache .hypothesis

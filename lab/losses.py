@@ -73,7 +73,7 @@ def _refuse_rows(bad: Tensor, why: str) -> None:
 def cosreg(embeddings: Embeddings) -> Tensor:
     """The sum of cos(w_i, w_j) over i != j, divided by N^2: the average cosine times (N - 1) / N.
 
-    Computed as (|sum_i w_i / |w_i||^2 - N) / N^2, in O(N dim). Between -1 / N, where the unit
+    Computed as ``(|sum_i w_i / |w_i||^2 - N) / N^2``, in O(N dim). Between -1 / N, where the unit
     vectors sum to zero, and (N - 1) / N, where all are equal; orthonormal rows give 0. Only the
     mean direction counts: a batch around the origin is optimal in however few dimensions it lies.
 

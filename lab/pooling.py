@@ -78,7 +78,7 @@ class Tokens:
 
 
 class Pooling(Protocol):
-    """A token pooling: hidden (*layer, batch, seq, dim) and tokens to (*layer, batch, dim)."""
+    """A token pooling: ``(*layer, batch, seq, dim)`` and tokens to ``(*layer, batch, dim)``."""
 
     @property
     def __name__(self) -> str:
@@ -121,7 +121,7 @@ class WeightedSum:
 
 @checked
 def weighted_sum(hidden: Hidden, weights: Weights, tokens: Tokens) -> Pooled:
-    """The sum over seq of weights x hidden: (*layer, batch, dim) in the dtype of ``hidden``.
+    """The sum over seq of weights x hidden: ``(*layer, batch, dim)``, dtype as ``hidden``.
 
     Positions that do not count are replaced by zero first, so that even NaN in a pad stays out.
     Sums run in float32: half precision loses the tail of long texts.

@@ -76,7 +76,7 @@ def render(notebook: Path, about: Mapping[str, str]) -> tuple[str, bool]:
         book = nbformat.reads(content.decode("utf-8"), as_version=4)
     except ValueError as error:
         raise ValueError(f"{notebook} is not a notebook: {error}") from None
-    draws = _prepare(book)
+    draws = prepare(book)
     number = nonce(content)
     shown = {**about, "draws": draws, "nonce": number, "policy": policy(number)}
     html, _ = _Exporter().from_notebook_node(book, {"page": shown})
@@ -89,7 +89,7 @@ def drawing(figure: dict[str, Any], alt: str) -> Markup:
     style = f"height:{int(figure.get('layout', {}).get('height') or 450)}px"
     return Markup(
         '<div class="drawing" role="group" aria-label="Interactive figure" tabindex="0">'
-        f'<div class="canvas" role="img" aria-label="{escape(alt)}" style="{style}"></div>'
+        f'<div class="canvas" role="figure" aria-label="{escape(alt)}" style="{style}"></div>'
         f'<script type="application/json">{data}</script></div>'
     )
 
@@ -148,7 +148,7 @@ def _harmless(tag: str, name: str, value: str) -> bool:
     return name in ATTRIBUTES
 
 
-def _prepare(book: nbformat.NotebookNode) -> bool:
+def prepare(book: nbformat.NotebookNode) -> bool:
     """Whether there is a plotly figure to draw; widgets go, every picture gets its alt text."""
     book.metadata.pop("widgets", None)
     draws = False
@@ -174,7 +174,7 @@ def _described(data: dict[str, Any], place: int) -> str:
     return f"Figure of code cell {place}, saved without a description"
 
 
-def _picture(output: nbformat.NotebookNode, mime: str) -> str:
+def picture(output: nbformat.NotebookNode, mime: str) -> str:
     """An image inside the page, with its alt text and caption."""
     about, data = output.metadata[mime], output.data[mime]
     code = b64encode(data.encode()).decode() if mime.endswith("xml") else "".join(data.split())
@@ -182,7 +182,7 @@ def _picture(output: nbformat.NotebookNode, mime: str) -> str:
     return _captioned(f'<div class="paper">{image}</div>', about)
 
 
-def _figure(output: nbformat.NotebookNode) -> str:
+def figure(output: nbformat.NotebookNode) -> str:
     """A plotly output as a place where it is drawn."""
     about = output.metadata[PLOTLY]
     return _captioned(drawing(output.data[PLOTLY], about["alt"]), about)
@@ -239,5 +239,5 @@ class _Exporter(HTMLExporter):
 
     def default_filters(self) -> Any:
         yield from super().default_filters()
-        own: dict[str, Callable[..., str]] = {"tame": tame, "picture": _picture, "drawing": _figure}
+        own: dict[str, Callable[..., str]] = {"tame": tame, "picture": picture, "drawing": figure}
         yield from own.items()

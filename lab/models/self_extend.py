@@ -28,8 +28,8 @@ Turn = Callable[[Tensor, Tensor], Tensor]  # states (batch, head, seq, dim), ste
 def relative_positions(length: int, group: int, window: int) -> Tensor:
     """(length, length) the relative position D' at which query i (row) sees key j (column).
 
-    D' = D for |D| < w with D = j - i, else sign(D) (floor(a/g) - floor(b/g) + w - floor(w/g)) with
-    a the larger and b the smaller index (core.md 6.1).
+    D' = D for ``|D| < w`` with D = j - i, else sign(D) (floor(a/g) - floor(b/g) + w - floor(w/g))
+    with a the larger and b the smaller index (core.md 6.1).
     """
     place = torch.arange(length)
     distance = place - place[:, None]

@@ -102,7 +102,7 @@ class Repair(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """The repaired embeddings (n, n_features_out_) in the type of X; arithmetic in float64.
+        """The repaired embeddings (n, d) in the type of X, computed in float64.
 
         Raises:
             sklearn.exceptions.NotFittedError: not fitted yet.

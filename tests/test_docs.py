@@ -1,0 +1,131 @@
+"""The documentation: its snippets run, its commands exist, what it names is there."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+
+import click
+import pytest
+import typer
+
+from lab import paths, reading
+from lab.cli import app, find
+
+DOCS = paths.ROOT / "docs"
+WRITTEN = sorted([*DOCS.glob("*.md"), *DOCS.glob("howto/*.md"), *DOCS.glob("teach/*.md")])
+TAUGHT = [page for page in WRITTEN if page.parent != DOCS or page.name == "start.md"]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
+CODE = re.compile(r"`([^`\n]+)`")
+
+
+def text(page):
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page, language):
+    return [code for kind, code in FENCE.findall(text(page)) if kind == language]
+
+
+RUN_ALL = """
+import json, os, pathlib, sys, tempfile, traceback, warnings
+warnings.simplefilter("error")
+for name, code in json.load(sys.stdin):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        os.environ.pop("LAB_DATA", None)
+        try:
+            exec(compile(code, name, "exec"), {"__name__": "__main__"})
+        except BaseException:
+            print(name, traceback.format_exc())
+        os.chdir("/")
+"""
+
+
+def test_every_snippet_runs(tmp_path):
+    import json
+
+    pages = [(str(page), "\n".join(blocks(page, "python"))) for page in TAUGHT]
+    wanted = [page for page in pages if page[1]]
+    assert len(wanted) >= 8, "the search finds what it looks for"
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL], input=json.dumps(wanted), text=True, capture_output=True,
+        env={**os.environ, "LAB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}, timeout=240,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
+
+
+def commands(page):
+    """Every `lab ...` line of the page, in fences and in running text."""
+    lines = [line for code in blocks(page, "console") for line in code.splitlines()]
+    inline = CODE.findall(FENCE.sub("", text(page)))
+    return [line for line in lines + inline if line.startswith("lab ")]
+
+
+def check(line):
+    """Nothing, if the command, its options and, of `run`, its notebook and parameters exist."""
+    words = line.partition("#")[0].split()[1:]
+    command = typer.main.get_command(app)
+    while isinstance(command, click.Group) or hasattr(command, "commands"):
+        if not words or words[0] not in command.commands:
+            assert not words or words[0].startswith("-") or command.name == "data", line
+            return
+        command = command.commands[words.pop(0)]
+    if command.name in ("run", "params") and words:
+        assert find(words[0]).is_file(), line
+    known = {option for parameter in command.params for option in parameter.opts}
+    for word in words:
+        if re.fullmatch(r"--?[a-z-]+", word):
+            assert word in known | {"--help"}, f"{line}: no option {word}"
+
+
+@pytest.mark.parametrize("page", TAUGHT, ids=lambda page: page.stem)
+def test_every_command_of_a_page_exists(page):
+    for line in commands(page):
+        check(line)
+
+
+def test_a_command_that_does_not_exist_is_found():
+    for line in ("lab runn 00", "lab run 00 --profil gpu", "lab run template"):
+        with pytest.raises((AssertionError, ValueError, LookupError)):
+            check(line)
+
+
+def there(name):
+    """Whether a dotted name of lab can be reached, attributes included."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", TAUGHT, ids=lambda page: page.stem)
+def test_what_a_page_names_is_there(page):
+    names = [word for word in CODE.findall(text(page)) if re.fullmatch(r"lab(\.\w+)+", word)]
+    assert [name for name in names if not there(name)] == []
+    files = [
+        word for word in CODE.findall(text(page))
+        if re.fullmatch(r"(lab|tests|data|series|notebooks|docs)/[\w/.*]+", word)
+    ]  # fmt: skip
+    files = [file for file in files if "NN_" not in file]
+    assert [file for file in files if not any(paths.ROOT.glob(file.rstrip("/")))] == []
+
+
+def test_every_work_that_the_lab_cites_is_in_the_reading_list():
+    sources = [*(paths.ROOT / "lab").rglob("*.py"), *(paths.ROOT / "data/studies").glob("*.yaml")]
+    cited = {one for path in sources for one in ARXIV.findall(text(path)) if "arXiv" in text(path)}
+    for path in paths.NOTEBOOKS.glob("*.ipynb"):
+        cells = reading.load(path)["cells"]
+        cited |= {one for cell in cells for one in ARXIV.findall(reading.source(cell))}
+    assert len(cited) > 40, "the search finds what it looks for"
+    assert cited - set(ARXIV.findall(text(DOCS / "teach/reading.md"))) == set()

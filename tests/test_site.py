@@ -1,0 +1,174 @@
+"""The documentation site, built once: whole, offline, readable, and deaf to text from data."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup, SoupStrainer
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from tiny_series import whole
+
+from lab import manifest, paths
+
+pytestmark = pytest.mark.xdist_group("site")
+EVIL = "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>"
+ALT = "Three points on a line that rises from one to three"
+PLOTLY = "application/vnd.plotly.v1+json"
+DRAWING = {"data": [{"type": "scatter", "x": [1, 2, 3], "y": [1, 2, 3], "text": [EVIL] * 3}]}
+
+
+def executed():
+    """A notebook as a run leaves it, with all kinds of output and hostile text in each."""
+    shown = [
+        new_output("display_data", {PLOTLY: DRAWING}, metadata={PLOTLY: {"alt": ALT}}),
+        new_output("display_data", {"text/html": f"<b onclick='pwned=1'>kept</b>{EVIL}"}),
+        new_output("display_data", {"text/markdown": EVIL, "text/plain": EVIL}),
+        new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}}),
+        new_output("stream", name="stdout", text=EVIL),
+    ]
+    return new_notebook(cells=[
+        new_markdown_cell("# 00 · What does one change do?\n\nA formula: $\\alpha^2$."),
+        new_code_cell("show()", outputs=shown),
+        new_code_cell("answer = 1", metadata={"tags": ["solution"]}),
+    ])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs")
+    run = folder / "runs" / "00_start_here" / "cpu-12345678"
+    run.mkdir(parents=True)
+    manifest.write(run, whole(finished="2026-01-01T00:00:00+00:00"))
+    nbformat.write(executed(), run / "executed.ipynb")
+    built, doctrees = folder / "site", folder / "doctrees"
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going",
+         "-d", doctrees, paths.ROOT / "docs", built],
+        env={**os.environ, "LAB_DOCS_RUNS": str(folder / "runs")},
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return built
+
+
+ASKING = SoupStrainer(["a", "iframe", "img", "link", "meta", "script", "source"])
+
+
+def pages(site):
+    for path in sorted(site.rglob("*.html")):
+        if "_static" not in path.parts:
+            text = path.read_text(encoding="utf-8")
+            yield path, BeautifulSoup(text, "html.parser", parse_only=ASKING)
+
+
+def test_every_module_figure_notebook_and_document_has_its_place(site):
+    modules = [p for p in (paths.ROOT / "lab").rglob("*.py") if p.name != "__init__.py"]
+    names = {".".join(p.relative_to(paths.ROOT).with_suffix("").parts) for p in modules}
+    assert names - {p.stem for p in (site / "_generated/reference").glob("*.html")} == set()
+    wanted = {p.stem for p in paths.NOTEBOOKS.glob("[0-9]*.ipynb")}
+    assert wanted == {p.stem for p in (site / "_generated/notebooks").glob("*.html")}
+    gallery = "".join(p.read_text() for p in (site / "_generated/gallery").glob("*.html"))
+    soup = BeautifulSoup(gallery, "html.parser")
+    alts = {image.get("alt") for image in soup.select("figure img")}
+    alts |= {place["aria-label"] for place in soup.select(".canvas")}
+    saved = [p for p in paths.FIGURES.glob("*/*.json") if not p.name.endswith(".plotly.json")]
+    assert len(saved) > 40, "the search finds what it looks for"
+    assert {json.loads(p.read_text(encoding="utf-8"))["alt"] for p in saved} - alts == set()
+    for path in (paths.ROOT / "docs").glob("*.md"):
+        assert (site / f"{path.stem}.html").is_file()
+
+
+def test_no_page_names_a_host_to_load_from_and_every_link_inside_leads_somewhere(site):
+    for path, page in pages(site):
+        loaded = [t.get("src") for t in page.find_all(src=True)]
+        loaded += [t["href"] for t in page.find_all("link") if "stylesheet" in t.get("rel", [])]
+        assert [one for one in loaded if one.startswith(("http", "//"))] == [], path
+        assert page.find("meta", {"http-equiv": "Content-Security-Policy"}), path
+        assert all(image.get("alt", "").strip() for image in page.find_all("img")), path
+        for link in page.select("a[href]"):
+            target = urlparse(link["href"])
+            if not target.scheme and target.path:
+                assert (path.parent / unquote(target.path)).exists(), (path, link["href"])
+
+
+def test_annotations_of_arrays_read_as_they_were_written(site):
+    page = BeautifulSoup(
+        (site / "_generated/reference/lab.pooling.html").read_text(), "html.parser"
+    )
+    signature = page.find("dt", id="lab.pooling.cubic_power_mean").get_text()
+    assert "hidden: Float[Tensor, '*layer batch seq dim']" in signature
+    assert "Float[Tensor, '*layer batch dim']" in signature
+
+
+def test_the_newest_finished_run_is_shown_and_the_others_say_how_to_be(site):
+    notebooks = site / "_generated/notebooks"
+    shown = BeautifulSoup((notebooks / "00_start_here.html").read_text(), "html.parser")
+    assert "cpu-12345678" in shown.find(class_="note").get_text()
+    assert shown.find("math") and shown.find(class_="canvas")["aria-label"] == ALT
+    assert "Here JupyterLab shows a control." in shown.get_text()
+    assert "answer = 1" in shown.find("details").get_text(), "solutions are folded"
+    assert not shown.find(onclick=True) and not shown.find("img", onerror=True)
+    other = BeautifulSoup((notebooks / "01_pooling_and_attention.html").read_text(), "html.parser")
+    assert "lab run 01" in other.find(class_="note").get_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install embedding-lab[dev]")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if not chromium:
+        pytest.skip("no Chromium on the path; install it (Debian: chromium) to open the site")
+    with sync_api.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+KINDS = [
+    ("index.html", "light"), ("howto/pooling.html", "dark"), ("teach/reading.html", "light"),
+    ("_generated/gallery/06_long_context.html", "dark"),
+    ("_generated/notebooks/00_start_here.html", "light"),
+    ("_generated/reference/lab.models.loading.html", "light"),
+]  # fmt: skip
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("name", "scheme"), KINDS)
+def test_a_page_asks_nobody_draws_all_fits_a_phone_and_can_be_read_by_everyone(
+    browser, site, name, scheme
+):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    view = browser.new_page(color_scheme=scheme, viewport={"width": 1200, "height": 900})
+    problems, outside = [], []
+    view.on("pageerror", lambda error: problems.append(str(error)))
+    view.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+
+    def guard(route):
+        if urlparse(route.request.url).scheme in ("file", "data", "blob"):
+            return route.continue_()
+        outside.append(route.request.url)
+        return route.abort()
+
+    view.route("**/*", guard)
+    view.goto(Path(site / name).as_uri())
+    view.wait_for_function(
+        "[...document.querySelectorAll('.canvas')].every(c => c.querySelector('.main-svg'))"
+    )
+    assert view.evaluate("window.pwned") is None
+    assert view.evaluate("[...document.images].every(i => i.loading == 'lazy' || i.naturalWidth)")
+    assert view.evaluate("document.documentElement.dataset.theme") == scheme
+    assert (problems, outside) == ([], [])
+    for width in (1200, 600, 390):  # a window, the same at 200 %, a phone
+        view.set_viewport_size({"width": width, "height": 800})
+        assert view.evaluate("document.documentElement.scrollWidth") <= width
+    view.wait_for_timeout(600)  # the theme makes what now scrolls focusable 0.3 s after a resize
+    found = axe.Axe().run(view).response["violations"]
+    assert [f for f in found if f["impact"] in ("serious", "critical")] == []
+    view.close()
