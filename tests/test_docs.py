@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import click
+import pandas as pd
 import pytest
 import typer
 
@@ -129,3 +130,12 @@ def test_every_work_that_the_lab_cites_is_in_the_reading_list():
         cited |= {one for cell in cells for one in ARXIV.findall(reading.source(cell))}
     assert len(cited) > 40, "the search finds what it looks for"
     assert cited - set(ARXIV.findall(text(DOCS / "teach/reading.md"))) == set()
+
+
+def test_every_number_of_the_lesson_is_in_the_figures_it_speaks_of():
+    numbers = set(re.findall(r"-?\d+\.\d+", text(DOCS / "teach/lesson.md")))
+    tables = [pd.read_csv(path) for name in ("00_start_here", "04_length_collapse")
+              for path in (paths.FIGURES / name).glob("*.csv")]  # fmt: skip
+    values = [value for t in tables for value in t.select_dtypes("number").to_numpy().ravel()]
+    assert len(numbers) > 10, "the search finds what it looks for"
+    assert numbers - {f"{value:.2f}" for value in values} == set()

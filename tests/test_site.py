@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup, SoupStrainer
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from pages import DESK, PHONE, ZOOM, faults
 from tiny_series import whole
 
 from lab import manifest, paths
@@ -118,19 +118,6 @@ def test_the_newest_finished_run_is_shown_and_the_others_say_how_to_be(site):
     assert "lab run 01" in other.find(class_="note").get_text()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install embedding-lab[dev]")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    if not chromium:
-        pytest.skip("no Chromium on the path; install it (Debian: chromium) to open the site")
-    with sync_api.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 KINDS = [
     ("index.html", "light"), ("howto/pooling.html", "dark"), ("teach/reading.html", "light"),
     ("_generated/gallery/06_long_context.html", "dark"),
@@ -141,34 +128,13 @@ KINDS = [
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("name", "scheme"), KINDS)
-def test_a_page_asks_nobody_draws_all_fits_a_phone_and_can_be_read_by_everyone(
-    browser, site, name, scheme
+def test_a_page_asks_nobody_draws_all_fits_every_screen_and_can_be_read_by_everyone(
+    visit, site, name, scheme
 ):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    view = browser.new_page(color_scheme=scheme, viewport={"width": 1200, "height": 900})
-    problems, outside = [], []
-    view.on("pageerror", lambda error: problems.append(str(error)))
-    view.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-
-    def guard(route):
-        if urlparse(route.request.url).scheme in ("file", "data", "blob"):
-            return route.continue_()
-        outside.append(route.request.url)
-        return route.abort()
-
-    view.route("**/*", guard)
-    view.goto(Path(site / name).as_uri())
-    view.wait_for_function(
-        "[...document.querySelectorAll('.canvas')].every(c => c.querySelector('.main-svg'))"
-    )
-    assert view.evaluate("window.pwned") is None
-    assert view.evaluate("[...document.images].every(i => i.loading == 'lazy' || i.naturalWidth)")
+    view = visit(Path(site / name), color_scheme=scheme)
     assert view.evaluate("document.documentElement.dataset.theme") == scheme
-    assert (problems, outside) == ([], [])
-    for width in (1200, 600, 390):  # a window, the same at 200 %, a phone
-        view.set_viewport_size({"width": width, "height": 800})
-        assert view.evaluate("document.documentElement.scrollWidth") <= width
-    view.wait_for_timeout(600)  # the theme makes what now scrolls focusable 0.3 s after a resize
-    found = axe.Axe().run(view).response["violations"]
-    assert [f for f in found if f["impact"] in ("serious", "critical")] == []
-    view.close()
+    for screen in (DESK, ZOOM, PHONE):
+        view.set_viewport_size(screen["viewport"])
+        view.wait_for_timeout(600)  # the theme makes what now scrolls focusable after a resize
+        assert faults(view) == [], screen
+    assert view.evaluate("window.pwned") is None
