@@ -1,0 +1,156 @@
+"""A notebook in a real JupyterLab in a real browser, for tests marked ``browser``.
+
+>>> @pytest.mark.browser
+... def test_a_slider_moves_the_figure(open_notebook):
+...     page = open_notebook(NOTEBOOKS / "08_bench.ipynb", checkpoint="random:bert")
+...     page.locator(".widget-dropdown select").first.select_option("mean")
+
+``open_notebook`` is a fixture of conftest.py. A copy of the notebook is opened in an empty folder
+by a server on 127.0.0.1 that has its own settings, the parameters are set as papermill does, every
+cell is run, and the page comes back. At the end of the test the page must not have asked for
+anything outside this machine, nor have thrown an error.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from contextlib import ExitStack, contextmanager
+
+import nbformat
+import pytest
+
+from lab import doctor
+
+TOKEN = "test"
+# WebGL in software; no sandbox, since CI runs as root in a container.
+CHROMIUM = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--use-angle=swiftshader",
+            "--enable-unsafe-swiftshader"]  # fmt: skip
+# No news and no update check, which ask outside hosts; no windowing: every cell is in the page.
+SETTINGS = {
+    "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false, '
+    '"doNotDisturbMode": true}',
+    "notebook-extension/tracker": '{"windowingMode": "none"}',
+}
+OPTIONS = [
+    "--no-browser", "--allow-root", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1",
+    f"--IdentityProvider.token={TOKEN}", "--ServerApp.terminals_enabled=False",
+    "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+]  # fmt: skip
+IDLE = """() => {
+    const session = window.jupyterapp?.shell.currentWidget?.sessionContext?.session;
+    return session?.kernel?.status === 'idle'; }"""
+RUN = "async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
+CELL_ERRORS = """() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells
+    .flatMap(cell => cell.toJSON().outputs || [])
+    .filter(output => output.output_type === 'error')
+    .map(output => `${output.ename}: ${output.evalue}`)"""
+
+
+@pytest.fixture
+def open_notebook(tmp_path):
+    """A function notebook, parameters -> the page (playwright) in which all its cells have run."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install embedding-lab[dev]")
+    chromium = doctor.chromium()
+    if not chromium:
+        pytest.skip("no Chromium on the path; install it (Debian: chromium) to drive notebooks")
+    outside, errors = [], []
+    with ExitStack() as stack:
+        driver = stack.enter_context(sync_api.sync_playwright())
+        browser = driver.chromium.launch(executable_path=chromium, args=CHROMIUM)
+        stack.callback(browser.close)
+        base = stack.enter_context(jupyterlab(tmp_path))
+        page = browser.new_page(viewport={"width": 1280, "height": 1600})
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.route("**/*", lambda route: _stay_here(route, outside))
+
+        def opened(notebook, /, timeout=120, **parameters):
+            with_parameters(notebook, tmp_path / notebook.name, parameters)
+            name = urllib.parse.quote(notebook.name)
+            page.goto(f"{base}/lab/tree/{name}?token={TOKEN}&reset", wait_until="domcontentloaded")
+            page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+            page.wait_for_function(IDLE, timeout=60_000)
+            page.set_default_timeout(timeout * 1000)
+            page.evaluate(RUN)
+            failed = page.evaluate(CELL_ERRORS)
+            assert not failed, f"cells of {notebook.name} failed: {failed}"
+            page.set_default_timeout(30_000)
+            return page
+
+        yield opened
+    assert not errors, f"the page threw {errors}"
+    assert not outside, f"the page asked other machines: {outside}"
+
+
+@contextmanager
+def jupyterlab(root, *, seconds=60):
+    """The address of a JupyterLab that serves ``root`` alone, with settings of its own in it."""
+    own = root / ".jupyter"
+    for name, text in SETTINGS.items():
+        path = own / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime",
+               "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+               "IPYTHONDIR": "ipython", "LAB_CACHE": "cache"}  # fmt: skip
+    variables = os.environ | {name: str(own / folder) for name, folder in folders.items()}
+    variables.pop("LAB_MODE", None)  # a person looks at it: not a batch run
+    address = f"http://127.0.0.1:{_free_port()}"
+    command = [sys.executable, "-m", "jupyterlab", *OPTIONS, f"--ServerApp.root_dir={root}",
+               f"--ServerApp.port={address.rpartition(':')[2]}"]  # fmt: skip
+    log = root / "jupyterlab.log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, stdout=out, stderr=out, env=variables, cwd=root)
+    try:
+        deadline = time.monotonic() + seconds
+        while not _answers(f"{address}/api/status?token={TOKEN}"):
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield address
+    finally:
+        server.terminate()  # it ends its kernels
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def with_parameters(notebook, path, parameters):
+    """A copy of a notebook with a cell behind its parameters that sets some of them."""
+    book = nbformat.read(notebook, nbformat.NO_CONVERT)
+    source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    (place,) = (
+        place for place, cell in enumerate(book.cells)
+        if "parameters" in cell.metadata.get("tags", [])
+    )  # fmt: skip
+    book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+    book.cells.insert(place + 1, nbformat.v4.new_code_cell(source))
+    nbformat.write(book, path)
+
+
+def _free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _answers(address):
+    try:
+        with urllib.request.urlopen(address, timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def _stay_here(route, outside):
+    """Let through what stays on this machine; note and stop the rest."""
+    address = urllib.parse.urlparse(route.request.url)
+    if address.scheme in ("data", "blob") or address.hostname == "127.0.0.1":
+        return route.continue_()
+    outside.append(route.request.url)
+    return route.abort()
