@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
 # What a user's own input can bring about; anything else is a fault of ours, and says so.
-INPUT_ERRORS = (ValueError, LookupError, OSError, MemoryError)
+INPUT_ERRORS = (ValueError, LookupError, OSError, MemoryError, ImportError)
 
 
 class Explorer(Protocol):

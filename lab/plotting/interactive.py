@@ -164,7 +164,8 @@ def _point(row: dict[str, Any], hover: str, colours: Sequence[str]) -> str:
 
 def _html(name: Any) -> str:
     """As plotly may draw it: markup in data is shown, not obeyed."""
-    return escape(plain(name), quote=False)  # plotly knows no &quot;
+    shown = escape(plain(name), quote=False)  # plotly knows no &quot;
+    return shown.replace("$", "&#36;")  # JupyterLab has MathJax: $x$ would be set as a formula
 
 
 def _heat(

@@ -1,0 +1,30 @@
+"""The harness of the browser tests, on a notebook of three cells."""
+
+import pytest
+from tiny_notebook import build
+
+LOOK = """
+import ipywidgets as widgets
+from lab.explore.faces import Status, is_live
+assert is_live() and n == 5
+status = Status()
+button = widgets.Button(description="go")
+button.on_click(lambda _: status.fail("<img src=x onerror=alert(1)> " * n))
+display(button, status.widget)
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(120)
+def test_a_copy_runs_live_with_its_parameters_a_control_answers_and_a_broken_cell_is_seen(
+    open_notebook, tmp_path
+):
+    (folder := tmp_path / "kept").mkdir()
+    kept = build(folder / "01_a.ipynb", LOOK)
+    before = kept.read_bytes()
+    page = open_notebook(kept, n=5)
+    page.get_by_role("button", name="go", exact=True).click()
+    page.get_by_role("status").filter(has_text="<img src=x onerror=alert(1)> " * 5).wait_for()
+    assert kept.read_bytes() == before
+    with pytest.raises(AssertionError, match=r"02_b.ipynb failed: .*ZeroDivisionError"):
+        open_notebook(build(folder / "02_b.ipynb", "1 / 0"))
