@@ -18,17 +18,12 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import nbformat
 import pytest
 
-from lab import doctor
-
 TOKEN = "test"
-# WebGL in software; no sandbox, since CI runs as root in a container.
-CHROMIUM = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--use-angle=swiftshader",
-            "--enable-unsafe-swiftshader"]  # fmt: skip
 # No news and no update check, which ask outside hosts; no windowing: every cell is in the page.
 SETTINGS = {
     "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false, '
@@ -52,18 +47,10 @@ CELL_ERRORS = """() => window.jupyterapp.shell.currentWidget.content.model.share
 
 
 @pytest.fixture
-def open_notebook(tmp_path):
+def open_notebook(tmp_path, browser):
     """A function notebook, parameters -> the page (playwright) in which all its cells have run."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install embedding-lab[dev]")
-    chromium = doctor.chromium()
-    if not chromium:
-        pytest.skip("no Chromium on the path; install it (Debian: chromium) to drive notebooks")
     outside, errors = [], []
-    with ExitStack() as stack:
-        driver = stack.enter_context(sync_api.sync_playwright())
-        browser = driver.chromium.launch(executable_path=chromium, args=CHROMIUM)
-        stack.callback(browser.close)
-        base = stack.enter_context(jupyterlab(tmp_path))
+    with jupyterlab(tmp_path) as base:
         page = browser.new_page(viewport={"width": 1280, "height": 1600})
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.route("**/*", lambda route: _stay_here(route, outside))
@@ -82,6 +69,7 @@ def open_notebook(tmp_path):
             return page
 
         yield opened
+        page.close()
     assert not errors, f"the page threw {errors}"
     assert not outside, f"the page asked other machines: {outside}"
 
