@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from lab import paths, publish, share, student
 from lab.corpus import command as corpus
+from lab.report import command as reports
 from lab.series import commands as series
 from lab.series.console import AsJson, say_json
 
@@ -43,6 +44,7 @@ app.add_typer(data_app, name="data")
 series.register(app)
 app.command()(corpus.embed)
 app.command()(student.student)
+app.command()(reports.report)
 publish.register(app)
 
 Notebook = Annotated[str, typer.Argument(help="A path, a number (01) or a name (01_pooling).")]

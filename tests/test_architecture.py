@@ -10,7 +10,7 @@ from lab.paths import ROOT
 
 # A module imports from earlier rows only: neither from a later one nor from its own.
 LAYERS = [
-    "paths registry atomic share shapes reading collapse corpus",
+    "paths registry atomic share shapes reading collapse corpus report",
     "collapse.maps collapse.membership",
     "collapse.filter_rate",
     "cluster manifest stats.weighted stats.significance stats.mixed_model losses training store",
@@ -79,7 +79,7 @@ LAYERS = [
     "collapse.remedies",
     "plotting.columns plotting.figures",
     "plotting.interactive plotting.style",
-    "plotting.ranks plotting.head_layout plotting.clouds plotting.similarity",
+    "plotting.ranks plotting.head_layout plotting.clouds plotting.similarity plotting.bars",
     "plotting.heads",
     "plotting explore",
     "explore.faces explore.head_readings explore.passes explore.readings",
@@ -102,6 +102,13 @@ LAYERS = [
     "export.overview",
     "export",
     "export.crate",
+    "report.defects report.rows report.labels report.lengths report.example",
+    "report.judge",
+    "report.survey",
+    "report.health",
+    "report.findings report.drawing",
+    "report.page",
+    "report.command explore.your_data",
     "publish student",
     "doctor",
     "cli",

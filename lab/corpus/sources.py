@@ -225,14 +225,14 @@ def _examine_parquet(
     with pq.ParquetFile(path) as file:
         schema, count = file.schema_arrow, file.metadata.num_rows
     _check_columns(path, text, ids, schema.names)
-    if not _is_string(schema.field(text).type):
+    if not is_string(schema.field(text).type):
         raise ValueError(f"{path}: column {text!r} is {schema.field(text).type}, not strings")
     if ids is None:
         return count, ROW, []
     kind = schema.field(ids).type
-    if not (_is_string(kind) or pa.types.is_integer(kind)):
+    if not (is_string(kind) or pa.types.is_integer(kind)):
         raise ValueError(f"{path}: ids are integers or strings; column {ids!r} is {kind}")
-    return count, "string" if _is_string(kind) else "int64", []
+    return count, "string" if is_string(kind) else "int64", []
 
 
 def _check_columns(path: Path, text: str, ids: str | None, columns: Sequence[str]) -> None:
@@ -241,6 +241,7 @@ def _check_columns(path: Path, text: str, ids: str | None, columns: Sequence[str
             raise LookupError(f"{path}: {unknown('column', column, columns)}")
 
 
-def _is_string(kind: pa.DataType) -> bool:
+def is_string(kind: pa.DataType) -> bool:
+    """Whether a column of that type holds strings, dictionary-encoded ones included."""
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_string(plain) or pa.types.is_large_string(plain)

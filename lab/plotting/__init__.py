@@ -20,6 +20,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from lab.plotting.bars import bars
 from lab.plotting.columns import floats, grid, levels, measure, plain, require
 from lab.plotting.figures import Saved, save, save_interactive
 from lab.plotting.interactive import interactive_heat_map, interactive_map
@@ -35,7 +36,7 @@ from lab.plotting.style import (
 )
 
 __all__ = [
-    "Saved", "critical_difference", "curves", "forest", "heat_map", "interactive_heat_map",
+    "Saved", "bars", "critical_difference", "curves", "forest", "heat_map", "interactive_heat_map",
     "interactive_map", "layer_curves", "save", "save_interactive", "scatter_map", "scores",
     "use_style",
 ]  # fmt: skip
