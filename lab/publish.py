@@ -1,4 +1,4 @@
-"""The commands that hand runs on: export (pages), crate (RO-Crate), whose (the run of a file)."""
+"""The commands that hand runs on: export (pages), crate (RO-Crate), redraw (figures), whose."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ Where = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Nothing; the commands are part of ``app``."""
-    for command in (export, crate, whose):
+    for command in (export, crate, whose, redraw):
         app.command()(command)
 
 
@@ -61,6 +61,29 @@ def crate(
     if missing:
         say_aside(f"left out, not ended: {', '.join(missing)}")
     say(crates.export(ended, out, series.title or series.path.stem))
+
+
+def redraw(
+    folder: Annotated[Path, typer.Argument(help="Saved figures, in it or in folders in it.")] = (
+        paths.FIGURES
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Where the figures go, with their data; default: FOLDER.")
+    ] = None,
+    width: Annotated[
+        str | None, typer.Option(help="column or page, of a two-column paper.")
+    ] = None,
+    family: Annotated[str | None, typer.Option(help="sans or serif.")] = None,
+    form: Annotated[str, typer.Option("--format", help="svg, or pdf with its fonts.")] = "svg",
+) -> None:
+    """Draw saved figures again from the tables beside them: no run, no model, seconds."""
+    from lab.plotting import redrawing
+
+    style = {key: name for key, name in (("width", width), ("family", family)) if name}
+    if out is None and (style or form != "svg"):
+        raise ValueError("another width, family or format is another picture: say where with --out")
+    for path in redrawing.redraw_all(folder, out or folder, form=form, **style):
+        say(path)
 
 
 def whose(

@@ -422,8 +422,9 @@ def series(tmp_path_factory):
         build(root / f"{name}.ipynb", title=rf"# {name} · Is $\tau$ a question?")
     (root / "s.yaml").write_text(SERIES)
     loaded = plan.load(root / "s.yaml", root / "runs")
+    plotting.use_style()
     figure = plotting.heat_map(TABLE[:4], rows="pooling", columns="layer").figure
-    plotting.save(figure, TABLE, root, "heat", alt=ALT, caption="By layer.")
+    plotting.save(figure, TABLE[:4], root, "heat", alt=ALT, caption="By layer.")
     for at, run in enumerate(loaded.runs.values()):
         if at < 25:
             ended(run, root / "figures", at)
@@ -432,7 +433,7 @@ def series(tmp_path_factory):
         TABLE[:4], rows="pooling", columns="attention", frame="layer"
     )
     folder = lone.parent / f"lone-{lone.id[:8]}"
-    plotting.save_interactive(moving, TABLE, folder, "slider", alt=ALT)
+    plotting.save_interactive(moving, TABLE[:4], folder, "slider", alt=ALT)
     return loaded
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import json
 import os
 import re
 import shlex
@@ -14,9 +15,10 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from pages import DESK, PHONE, ZOOM, faults
 
-from lab import export, plotting, reading, results, runner, student
+from lab import export, reading, results, runner, student
 from lab.models.checkpoints import CHECKPOINTS, byte_tokenizer, random_model, tiny_config
 from lab.paths import NOTEBOOKS, ROOT
+from lab.plotting.record import FIGURES
 from lab.runner import parameters
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -25,7 +27,7 @@ SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # A decimal that is neither part of an arXiv id nor the level of a test.
 RESULT = re.compile(r"(?<![\d:.])(?!0\.05\b)\d+\.\d+")
 SAVES = {"save", "save_interactive"}
-DRAWS = set(plotting.__all__) - SAVES - {"Saved", "use_style"}
+DRAWS = set(FIGURES)
 LIBRARIES = {"plotting", "plt", "ax", "axes", "sns", "px", "go", "fig"}
 LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 # By parameter name, shared by all notebooks. Models of five layers, which "last_four" needs.
@@ -253,6 +255,9 @@ def test_a_notebook_runs_its_stubs_fail_its_solutions_pass_and_it_leaves_its_fig
         assert {(folder / "figures" / f"{figure}{end}").is_file() for end in (".csv", ".json")} == {
             True
         }
+        about = json.loads((folder / "figures" / f"{figure}.json").read_text(encoding="utf-8"))
+        whole = about["kind"] == "interactive"  # its JSON is all of it
+        assert about["draw"] or whole, f"{figure} can't be drawn again from its table"
 
 
 @pytest.mark.xdist_group("notebooks")

@@ -4,9 +4,15 @@ A figure function reads its table and nothing else, takes one row per mark and r
 has two, so no average hides in a figure. Told apart by colour and by marker or line style at once
 (Okabe-Ito colours; cividis for numbers), figures survive grey print and colour blindness.
 
-Text is outlined (``svg.fonttype: path``) in the DejaVu fonts that matplotlib ships: the same bytes
-and the same look on every machine, with no font to install or to embed for a paper. Its price, text
-that cannot be searched, is paid by the alt text inside the file and the CSV beside it.
+A saved figure is drawn again from the CSV and the JSON beside it, to the byte, without a run:
+``lab redraw figures``. For a paper, ``lab redraw figures --out paper --width column --family serif
+--format pdf``: any width, either family, a vector file. :func:`save` holds figures to that: it
+draws each one a second time, from its table. So say what a figure shows by an option (``mark_x``,
+``log_y``) and not by changing its axes; or give it axes of your own (``ax=``), then nobody checks.
+
+Text in an SVG is outlined (``svg.fonttype: path``) in the DejaVu fonts that matplotlib ships: the
+same bytes and the same look on every machine, with no font to install. Its price, text that cannot
+be searched, is paid by the alt text inside the file and the CSV beside it. A PDF embeds its fonts.
 """
 
 from collections.abc import Sequence
@@ -20,30 +26,35 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from lab.plotting import fitting
 from lab.plotting.bars import bars
 from lab.plotting.columns import floats, grid, levels, measure, plain, require
-from lab.plotting.figures import Saved, save, save_interactive
+from lab.plotting.figures import ChangedByHand, Saved, save, save_interactive
 from lab.plotting.interactive import interactive_heat_map, interactive_map
 from lab.plotting.ranks import critical_difference
+from lab.plotting.record import recorded
+from lab.plotting.stills import NoChromium, export_static
 from lab.plotting.style import (
     COLOUR_MAP,
     COLOURS,
     LINES,
     MARKERS,
+    SMALLEST,
     escaped,
     new_axes,
     use_style,
 )
 
 __all__ = [
-    "Saved", "bars", "critical_difference", "curves", "forest", "heat_map", "interactive_heat_map",
-    "interactive_map", "layer_curves", "save", "save_interactive", "scatter_map", "scores",
-    "use_style",
+    "ChangedByHand", "NoChromium", "Saved", "bars", "critical_difference", "curves",
+    "export_static", "forest", "heat_map", "interactive_heat_map", "interactive_map",
+    "layer_curves", "save", "save_interactive", "scatter_map", "scores", "use_style",
 ]  # fmt: skip
 
-ANNOTATED = 150  # cells; in more, numbers are too small to read
+ANNOTATED = 150  # cells; more numbers than that nobody reads
 
 
+@recorded
 def heat_map(
     table: pd.DataFrame,
     *,
@@ -66,13 +77,16 @@ def heat_map(
     require(table, (rows, columns), (value,))
     sides = levels(table[rows]), levels(table[columns])
     values = grid(table, rows, columns, value, sides)
-    ax = new_axes(ax, height=0.9 + 0.24 * len(values))
+    said, names = escaped(label or measure(table, value)), [escaped(name) for name in sides[0]]
+    height = 0.9 + fitting.cell_height(names, usual=0.24) * len(values)
+    ax = new_axes(ax, height=max(height, fitting.bar_height(said)))
     ax.set_facecolor("white")
     ax.patch.set_hatch("////")
     ax.patch.set_edgecolor("#bbbbbb")
     image = ax.imshow(np.ma.masked_invalid(values), cmap=COLOUR_MAP, aspect="auto")
-    ax.set_yticks(range(len(sides[0])), [escaped(name) for name in sides[0]])
-    step = 1 + len(sides[1]) // 20  # layers of a deep model: every second number is legible
+    ax.set_yticks(range(len(sides[0])), fitting.beside(ax, names))
+    legible = 12 if fitting.is_narrow(ax) else 20  # of the layers of a deep model, not every number
+    step = 1 + len(sides[1]) // legible
     ax.set_xticks(range(0, len(sides[1]), step), [escaped(name) for name in sides[1][::step]])
     if max(len(escaped(name)) for name in sides[1]) > 4:
         ax.tick_params(axis="x", labelrotation=35)
@@ -86,25 +100,32 @@ def heat_map(
         )
     if values.size <= ANNOTATED:
         _annotate(ax, values, image)
-    ax.figure.colorbar(image, ax=ax, label=escaped(label or measure(table, value)), pad=0.02)
+    fitting.colour_bar(ax, image, said)
     return ax
 
 
+@recorded
 def layer_curves(
-    table: pd.DataFrame, *, hue: str, ax: Axes | None = None, label: str | None = None
+    table: pd.DataFrame,
+    *,
+    hue: str,
+    ax: Axes | None = None,
+    label: str | None = None,
+    mark_y: float | None = None,
 ) -> Axes:
-    """One line per ``hue`` over the layers, with its interval as a band.
+    """One line per ``hue`` over the layers, with its interval as a band; a thin one at ``mark_y``.
 
     Raises:
         LookupError: a column that is not there.
         ValueError: no rows, no numbers, an empty key, or two rows for one point.
     """
-    ax = curves(table, x="layer", hue=hue, ax=ax, label=label)
+    ax = curves(table, x="layer", hue=hue, ax=ax, label=label, mark_y=mark_y)
     ax.set_xlabel("layer (0 = token embeddings)")
     ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     return ax
 
 
+@recorded
 def curves(
     table: pd.DataFrame,
     *,
@@ -113,36 +134,48 @@ def curves(
     ax: Axes | None = None,
     label: str | None = None,
     log_x: bool = False,
+    log_y: bool = False,
+    mark_x: float | None = None,
+    mark_y: float | None = None,
 ) -> Axes:
     """One line per ``hue`` over the numbers in column ``x``, with its interval as a band.
+
+    ``mark_x`` and ``mark_y`` are places of thin lines: a window, a baseline, a chance level.
 
     Raises:
         LookupError: a column that is not there.
         ValueError: no rows, no numbers, an empty key, two rows for one point, an infinite ``x``,
-            or one that is not positive on a log axis.
+            or a number that is not positive on a log axis.
     """
     require(table, (hue, x), ("value", "low", "high", x))
-    if log_x and (floats(table[x]) <= 0).any():
-        raise ValueError(f"{x!r} goes down to {table[x].min()}: a log axis has no place for that")
-    ax = new_axes(ax)
+    for column in [*([x] if log_x else []), *(["value"] if log_y else [])]:
+        if (floats(table[column]) <= 0).any():
+            least = table[column].min()
+            raise ValueError(f"{column!r} goes down to {least}: a log axis has no place for that")
+    names = [escaped(name) for name in levels(table[hue])]
+    ax = new_axes(ax, extra=fitting.legend_height(names))
     for place, name in enumerate(levels(table[hue])):
         line = table[table[hue] == name].sort_values(x)
         at, value, low, high = (floats(line[c]) for c in (x, "value", "low", "high"))
         colour = COLOURS[place % len(COLOURS)]
         ax.fill_between(at, low, high, color=colour, alpha=0.14, lw=0)
         ax.plot(
-            at, value, color=colour, label=escaped(name), marker=MARKERS[place % len(MARKERS)],
+            at, value, color=colour, label=names[place], marker=MARKERS[place % len(MARKERS)],
             linestyle=LINES[place % len(LINES)], markevery=max(1, len(at) // 12),
         )  # fmt: skip
-    ax.set(xlabel=escaped(x.replace("_", " ")), ylabel=escaped(label or measure(table, "value")))
+    fitting.label(ax, escaped(x.replace("_", " ")), escaped(label or measure(table, "value")))
     if log_x:
         ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+        ax.xaxis.set_major_formatter(lambda number, _: plain(number))
     ax.grid(axis="y", color="#dddddd", lw=0.6)
-    ax.legend(title=hue.replace("_", " "), loc="center left", bbox_to_anchor=(1.0, 0.5))
+    fitting.legend(ax, names, title=hue.replace("_", " "))
+    _mark(ax, mark_x, mark_y)
+    if log_y:
+        ax.set_yscale("log")
     return ax
 
 
+@recorded
 def forest(
     comparisons: pd.DataFrame,
     *,
@@ -162,12 +195,12 @@ def forest(
     """
     keys = [rows] if isinstance(rows, str) else list(rows)
     require(comparisons, keys, ("difference", "low", "high", "p_holm", "p_min", "n"))
-    ax = new_axes(ax, height=1.0 + 0.27 * len(comparisons))
-    names = comparisons[keys].map(escaped).agg(" · ".join, axis=1)
+    names = list(comparisons[keys].map(escaped).agg(" · ".join, axis=1))
+    ax = new_axes(ax, height=1.0 + fitting.row_height(names, usual=0.27) * len(names))
     significant = floats(comparisons["p_holm"]) < level
     _intervals(ax, comparisons, "difference", [COLOURS[0]] * len(names), significant, ["o"])
     ax.axvline(0, color="#444444", lw=0.8, zorder=1)
-    ax.set_yticks(range(len(names)), names)
+    fitting.name_rows(ax, names)
     notes = ax.secondary_yaxis("right")
     notes.set_yticks(range(len(names)), [
         f"n {n:.0f} · p {p:.2g} (min {least:.1g})"
@@ -176,7 +209,7 @@ def forest(
     ])  # fmt: skip
     notes.tick_params(length=0)
     notes.spines["right"].set_visible(False)
-    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=escaped(label or _against(comparisons)))
+    fitting.label(ax, escaped(label or _against(comparisons)))
     marks = [
         Line2D([], [], color=COLOURS[0], marker="o", mfc=face, label=text)
         for face, text in (
@@ -184,10 +217,14 @@ def forest(
             ("white", "not shown to differ"),
         )
     ]
-    ax.legend(handles=marks, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    where: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    if fitting.is_narrow(ax):
+        where = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+    ax.legend(handles=marks, ncols=2, **where)
     return ax
 
 
+@recorded
 def scores(
     table: pd.DataFrame,
     *,
@@ -195,8 +232,11 @@ def scores(
     hue: str | None = None,
     ax: Axes | None = None,
     label: str | None = None,
+    mark_x: float | None = None,
 ) -> Axes:
     """One dot with its interval per row of the table, in the table's order, coloured by ``hue``.
+
+    ``mark_x`` is the place of a thin line: zero, a baseline, a chance level.
 
     Raises:
         LookupError: a column that is not there.
@@ -204,20 +244,24 @@ def scores(
     """
     keys = [rows] if isinstance(rows, str) else list(rows)
     require(table, keys + ([hue] if hue else []), ("value", "low", "high"))
-    ax = new_axes(ax, height=0.8 + 0.24 * len(table))
+    named = list(table[keys].map(escaped).agg(" · ".join, axis=1))
     names = levels(table[hue]) if hue else [""]
+    height = 0.8 + fitting.row_height(named, usual=0.24) * len(table)
+    ax = new_axes(ax, height, extra=fitting.legend_height([*map(escaped, names)] if hue else []))
     place = [names.index(name) for name in table[hue]] if hue else [0] * len(table)
     colours = [COLOURS[p % len(COLOURS)] for p in place]
     markers = [MARKERS[p % len(MARKERS)] for p in place]
     _intervals(ax, table, "value", colours, np.ones(len(table), bool), markers)
-    ax.set_yticks(range(len(table)), table[keys].map(escaped).agg(" · ".join, axis=1))
-    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=escaped(label or measure(table, "value")))
+    fitting.name_rows(ax, named)
+    fitting.label(ax, escaped(label or measure(table, "value")))
     ax.grid(axis="both", color="#e4e4e4", lw=0.6)
     if hue:
         _legend(ax, hue, names)
+    _mark(ax, mark_x)
     return ax
 
 
+@recorded
 def scatter_map(
     points: pd.DataFrame,
     *,
@@ -238,19 +282,20 @@ def scatter_map(
     holes = int((np.isnan(floats(points[x])) | np.isnan(floats(points[y]))).sum())
     if holes:
         raise ValueError(f"{holes} of {len(points)} points have no {x!r} or {y!r}; drop them first")
-    ax = new_axes(ax)
+    by_number = colour if colour and pd.api.types.is_numeric_dtype(points[colour]) else None
+    names = levels(points[colour]) if colour and not by_number else []
+    ax = new_axes(ax, extra=fitting.legend_height([*map(escaped, names)]))
     size = float(np.clip(2400 / len(points), 3, 28))
-    if colour and pd.api.types.is_numeric_dtype(points[colour]):
-        marks = ax.scatter(points[x], points[y], c=floats(points[colour]), s=size, lw=0)
-        ax.figure.colorbar(marks, ax=ax, label=colour.replace("_", " "), pad=0.02)
+    if by_number:
+        marks = ax.scatter(points[x], points[y], c=floats(points[by_number]), s=size, lw=0)
+        ax.figure.colorbar(marks, ax=ax, label=by_number.replace("_", " "), pad=0.02)
     else:
-        names = levels(points[colour]) if colour else [""]
         if len(names) > len(MARKERS):
             raise ValueError(
                 f"{len(names)} values of {colour!r}, {len(MARKERS)} marks to tell them apart; "
                 "keep the most frequent ones and call the rest 'other'"
             )
-        for place, name in enumerate(names):
+        for place, name in enumerate(names or [""]):
             part = points[points[colour] == name] if colour else points
             ax.scatter(part[x], part[y], s=size, lw=0, alpha=0.8,
                        color=COLOURS[place % len(COLOURS)], marker=MARKERS[place])  # fmt: skip
@@ -259,6 +304,13 @@ def scatter_map(
     ax.set(xticks=[], yticks=[], aspect="equal")
     ax.spines[:].set_visible(False)
     return ax
+
+
+def _mark(ax: Axes, x: float | None = None, y: float | None = None) -> None:
+    """Thin lines at ``x`` and ``y``."""
+    for place, line in ((x, ax.axvline), (y, ax.axhline)):
+        if place is not None:
+            line(place, color="#444444", lw=0.8)
 
 
 def _against(comparisons: pd.DataFrame) -> str:
@@ -274,6 +326,8 @@ def _annotate(ax: Axes, values: np.ndarray, image: Any) -> None:
     span = np.nanmax(np.abs(values))
     digits = 1 if span >= 10 else 2
     size = _cell_size(ax, values.shape[1])
+    if size < SMALLEST:
+        return
     for (row, column), number in np.ndenumerate(values):
         if np.isnan(number):
             continue
@@ -284,9 +338,10 @@ def _annotate(ax: Axes, values: np.ndarray, image: Any) -> None:
 
 
 def _cell_size(ax: Axes, columns: int) -> float:
-    """A font size at which four characters fit into a cell; axes fill 2/3 of a figure."""
-    points = ax.figure.bbox.width / ax.figure.dpi * 72 * 0.68 / columns
-    return float(np.clip(points / 2.9, 3.5, mpl.rcParams["font.size"] - 1))
+    """A font size at which four characters fit into a cell; axes fill 2/3 of a figure or half."""
+    share = 0.5 if fitting.is_narrow(ax) else 0.68
+    points = ax.figure.bbox.width / ax.figure.dpi * 72 * share / columns
+    return min(points / 2.9, mpl.rcParams["font.size"] - 1)
 
 
 def _intervals(
@@ -306,11 +361,11 @@ def _intervals(
 
 
 def _legend(ax: Axes, title: str, names: Sequence[Any]) -> None:
-    """Colour and marker of every level, right of the axes."""
+    """Colour and marker of every level."""
     marks = [
         Line2D([], [], ls="", marker=MARKERS[place % len(MARKERS)], label=escaped(name),
                color=COLOURS[place % len(COLOURS)])
         for place, name in enumerate(names)
     ]  # fmt: skip
-    title = title.replace("_", " ")
-    ax.legend(handles=marks, title=title, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    said = [escaped(name) for name in names]
+    fitting.legend(ax, said, handles=marks, title=title.replace("_", " "))

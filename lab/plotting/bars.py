@@ -5,9 +5,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lab.plotting.columns import floats, require
+from lab.plotting.record import recorded
 from lab.plotting.style import COLOURS, escaped, new_axes
 
 
+@recorded
 def bars(
     table: pd.DataFrame,
     *,

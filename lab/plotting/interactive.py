@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from lab.plotting.columns import floats, grid, levels, measure, plain, require
+from lab.plotting.record import recorded
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+@recorded
 def interactive_heat_map(
     table: pd.DataFrame,
     *,
@@ -60,6 +62,7 @@ def interactive_heat_map(
     return figure
 
 
+@recorded
 def interactive_map(
     points: pd.DataFrame, *, colours: Sequence[str], hover: str, frame: str | None = None
 ) -> "Figure":

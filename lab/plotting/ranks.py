@@ -4,6 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lab.plotting import fitting
+from lab.plotting.record import recorded
 from lab.plotting.style import COLOURS, escaped, new_axes
 from lab.stats import across
 
@@ -12,6 +14,7 @@ ROW = 0.2  # inches from one name to the next
 ABOVE = 3.0  # rows above the axis: its numbers, the critical difference and what it is
 
 
+@recorded
 def critical_difference(
     values: pd.DataFrame,
     *,
@@ -48,11 +51,16 @@ def critical_difference(
         marker_props={"s": 14},
         crossbar_props={"color": COLOURS[0], "linewidth": 3, "solid_capstyle": "butt"},
     )
+    for (bar,) in drawn["crossbars"]:  # from a set of names, whose order is that of a run's hashes
+        bar.set_data([min(bar.get_xdata()), max(bar.get_xdata())], bar.get_ydata()[:2])
     last = drawn["labels"][-1].get_position()[1]
     _scale(ax, found)
     ax.set_ylim(last - 0.6, ABOVE)
+    for text in drawn["labels"] if fitting.is_narrow(ax) else []:
+        text.set_text(fitting.wrapped(text.get_text(), fitting.ROW))
     if own and isinstance(ax.figure, Figure):
-        ax.figure.set_figheight(0.8 + ROW * (ABOVE - last))
+        row = fitting.cell_height(list(names.values()), usual=ROW)
+        ax.figure.set_figheight(0.8 + row * (ABOVE - last))
     return ax
 
 

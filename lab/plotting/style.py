@@ -16,6 +16,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")  # 11 and 8 sh
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # 88 pairs of marker and colour
 COLOUR_MAP = "cividis"
 WIDTHS = {"column": 3.3, "page": 6.9}  # inches, of a two-column paper
+SMALLEST = 6.0  # points; no text is smaller
 FAMILIES = {"sans": "DejaVu Sans", "serif": "DejaVu Serif"}
 
 
@@ -50,16 +51,27 @@ def use_style(width: str | float = "page", family: str = "sans") -> None:
     })  # fmt: skip
 
 
+def current_style() -> dict[str, Any]:
+    """The width and the family that :func:`use_style` was last called with."""
+    inches = mpl.rcParams["figure.figsize"][0]
+    named = {size: name for name, size in WIDTHS.items()}
+    serif = mpl.rcParams["font.family"] == ["serif"]
+    return {"width": named.get(inches, inches), "family": "serif" if serif else "sans"}
+
+
 def escaped(name: Any) -> str:
     """As matplotlib may draw it: a dollar sign in data starts no formula."""
     return plain(name).replace("$", r"\$")
 
 
-def new_axes(ax: Axes | None, height: float | None = None) -> Axes:
-    """The axes given, or those of a new figure in the style's width and the height needed."""
+def new_axes(ax: Axes | None, height: float | None = None, extra: float = 0.0) -> Axes:
+    """The axes given, or those of a new figure in the style's width and the height needed.
+
+    ``height``, else the style's own, and ``extra`` for a legend above the axes, in inches.
+    """
     import matplotlib.pyplot as plt
 
     if ax is not None:
         return ax
     width, usual = mpl.rcParams["figure.figsize"]
-    return plt.subplots(figsize=(width, height or usual), layout="constrained")[1]
+    return plt.subplots(figsize=(width, (height or usual) + extra), layout="constrained")[1]
