@@ -81,13 +81,17 @@ LAYERS = [
     "plotting.style",
     "plotting.record plotting.stills",
     "plotting.figures plotting.interactive",
-    "plotting.ranks plotting.head_layout plotting.clouds plotting.similarity plotting.bars",
+    "plotting.ranks plotting.head_layout plotting.clouds plotting.similarity plotting.bars "
+    "plotting.maps",
     "plotting.heads",
     "plotting explore",
     "plotting.redrawing",
-    "explore.faces explore.head_readings explore.passes explore.readings",
-    "explore.attention_view explore.length_cloud explore.bench_controls",
-    "explore.bench",
+    "explore.faces explore.head_readings explore.passes explore.readings explore.map_points "
+    "explore.map_space",
+    "explore.attention_view explore.length_cloud explore.bench_controls explore.map_export "
+    "explore.map_words",
+    "explore.bench explore.map_live",
+    "explore.embedding_map",
     "runner.processes",
     "runner.claims runner.execution runner.notebooks runner.parameters",
     "runner",

@@ -41,7 +41,7 @@ SMALL = {
     "cut_lengths": [80, 120, 160], "decoder_lengths": [80, 120], "lengths": [256, 512],
     "n_documents": 6, "window": 300, "most": 400, "decoder_window": 32,
     "temperatures": [0.8], "decoder_temperatures": [0.8], "reference_length": 16, "text_length": 48,
-    "steps": 2, "others": ["random:bert"], "max_rows": 60,
+    "steps": 2, "others": ["random:bert"], "max_rows": 60, "n_points": 60, "projection": "pca",
     "training_pairs": 240, "training_steps": 2, "training_seeds": [0, 1], "share": 0.2,
     "budget": 60000, "designs": [
         "causal / last + head (model 2, code)", "causal / last / cross_attention",

@@ -166,9 +166,8 @@ def _point(row: dict[str, Any], hover: str, colours: Sequence[str]) -> str:
 
 
 def _html(name: Any) -> str:
-    """As plotly may draw it: markup in data is shown, not obeyed."""
-    shown = escape(plain(name), quote=False)  # plotly knows no &quot;
-    return shown.replace("$", "&#36;")  # JupyterLab has MathJax: $x$ would be set as a formula
+    """As plotly may draw it: markup in data is shown, not obeyed; a dollar starts no formula."""
+    return escape(plain(name), quote=False).replace("$", "&#36;")  # plotly knows no &quot;
 
 
 def _heat(

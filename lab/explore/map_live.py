@@ -1,0 +1,283 @@
+"""The live face of the embedding map: its controls, two maps side by side, a table."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lab import projections
+from lab.explore.faces import Status, text
+from lab.explore.map_export import EXPORTS
+from lab.explore.map_points import few_levels
+from lab.explore.map_space import NO_REPAIR, REPAIRS_SHOWN, Setting
+from lab.explore.map_words import legend, listing, of_seeds
+from lab.plotting import maps as drawing
+
+if TYPE_CHECKING:
+    from lab.explore.embedding_map import EmbeddingMap
+
+HOVERED = 20_000  # points whose words travel with the figure; of more, the kernel is asked
+LISTED = 20  # chosen points whose neighbours are listed
+FOUND = 10  # points that a typed query finds
+SEEDS = 5
+NOTHING = "no column"
+LAYOUT = {  # two beside each other in a notebook of common width, under one legend of HTML
+    "width": 530, "height": 560, "margin": {"t": 96, "r": 34, "l": 8, "b": 8},
+    "title": {"y": 1, "yanchor": "top", "pad": {"t": 12, "l": 8}, "font": {"size": 12}},
+    "showlegend": False, "modebar": {"orientation": "v"},
+}  # fmt: skip
+
+
+class LiveMap:
+    """The widgets of one :class:`lab.explore.embedding_map.EmbeddingMap`.
+
+    Attributes:
+        widget: to be displayed.
+        figures: the two maps, once there are some.
+        chosen: positions of the points that were lassoed, clicked or found.
+    """
+
+    def __init__(self, of: "EmbeddingMap") -> None:
+        import ipywidgets as w
+
+        self.of, self.chosen = of, np.array([], dtype=int)
+        self.figures: list[Any] = []
+        self._pair: list[tuple[pd.DataFrame, float]] = []
+        self.status, a = Status(), of.stops[0]
+        wide = {"layout": {"width": "20em"}, "style": {"description_width": "6.5em"}}
+        self.projection = w.Dropdown(
+            options=list(projections.PROJECTIONS),
+            value=a.projection,
+            description="projection",
+            **wide,
+        )
+        self.dimensions = w.Dropdown(options=[("plane", 2), ("space", 3)], value=a.dimensions,
+                                     description="map in", **wide)  # fmt: skip
+        self.sides = [self._side(name, stop, wide)
+                      for name, stop in zip("AB", [*of.stops, a][:2], strict=True)]  # fmt: skip
+        self.way = w.FloatSlider(value=0, min=0, max=1, step=0.05, description="from A to B",
+                                 readout_format=".0%", **wide)  # fmt: skip
+        self.colour = w.Dropdown(options=of.colours, description="colour by", **wide)
+        self.shape = w.Dropdown(options=[NOTHING, *of.colours], description="shape by", **wide)
+        self.neighbours = w.IntSlider(value=of.maps.neighbours, min=2, max=50,
+                                      description="neighbours", **wide)  # fmt: skip
+        self.lengths = self._lengths(wide)
+        self.query = w.Text(placeholder="words, or a text", description="search", **wide)
+        self.kind = w.Dropdown(options=["contained in a text", "near in the space of A"],
+                               layout={"width": "14em"})  # fmt: skip
+        search = w.Button(description="Search", layout={"width": "6em"})
+        several = w.Button(description=f"Compare {SEEDS} seeds of A", layout={"width": "16em"})
+        self.format = w.Dropdown(options=list(EXPORTS), layout={"width": "14em"})
+        export = w.Button(description="Export A", layout={"width": "8em"})
+        self.trust, self.notes, self.pointed, self.listing, self.legend = (
+            w.HTML() for _ in range(5)
+        )
+        self.canvas = w.HBox(layout={"flex_flow": "row wrap"})
+        for control in (self.projection, self.dimensions, self.neighbours,
+                        *(c for side in self.sides for c in side.values())):  # fmt: skip
+            control.observe(self._settled, "value")
+        for control in (self.colour, self.shape):
+            control.observe(self._recoloured, "value")
+        for control in (self.way, *([self.lengths] if self.lengths else [])):
+            control.observe(self._moved, "value")
+        search.on_click(self.search)
+        several.on_click(self.several)
+        export.on_click(self.export)
+        layers = [list(side.values()) for side in self.sides]
+        rows = [
+            [w.VBox([self.projection, self.dimensions, self.neighbours]),
+             *(w.VBox([w.HTML(f"<b>{name}</b>"), *side])
+               for name, side in zip("AB", layers, strict=True)),
+             w.VBox([self.colour, self.shape, self.way, *filter(None, [self.lengths])])],
+            [self.status.widget, several], [self.canvas], [self.pointed],
+            [self.query, self.kind, search, self.format, export],
+        ]  # fmt: skip
+        boxes = [w.HBox(row, layout={"flex_flow": "row wrap"}) for row in rows]
+        boxes.insert(2, self.legend)
+        self.widget = w.VBox([*boxes, self.trust, self.notes, self.listing])
+        self._settled()
+
+    def setting(self, side: int) -> Setting:
+        """What the controls of side A (0) or B (1) say."""
+        control = self.sides[side]
+        stop = self.of.stops[min(side, len(self.of.stops) - 1)]
+        return Setting(
+            control["layer"].value, control["pooling"].value, control["repair"].value,
+            self.projection.value, self.dimensions.value, stop.seed,
+        )  # fmt: skip
+
+    def _side(self, name: str, stop: Setting, wide: dict[str, Any]) -> dict[str, Any]:
+        """The controls of one side: layer, pooling, repair."""
+        import ipywidgets as w
+
+        spaces = self.of.maps.spaces
+        layer = w.SelectionSlider(options=list(spaces.layers), value=stop.layer,
+                                  description="layer", continuous_update=False, **wide)  # fmt: skip
+        repairs = [NO_REPAIR, *REPAIRS_SHOWN]
+        return {
+            "layer": layer,
+            "pooling": w.Dropdown(options=list(spaces.poolings), value=stop.pooling,
+                                  description="pooling", **wide),
+            "repair": w.Dropdown(options=repairs, value=stop.repair, description="repair", **wide),
+        }  # fmt: skip
+
+    def _lengths(self, wide: dict[str, Any]) -> Any:
+        """A slider over the lengths there are, or None without a column of them."""
+        import ipywidgets as w
+
+        if "tokens" not in self.of.points or self.of.points["tokens"].nunique() < 2:
+            return None
+        least, most = (int(self.of.points["tokens"].agg(what)) for what in ("min", "max"))
+        return w.IntRangeSlider(value=(least, most), min=least, max=most, description="tokens",
+                                **wide)  # fmt: skip
+
+    def _settled(self, change: Any = None) -> None:
+        """A setting was chosen: both maps computed if they are new, and drawn."""
+        if change is not None and change["owner"] is self.neighbours:
+            self.of.maps.neighbours = self.neighbours.value
+        with self.status.during("map"):
+            pair = self.of.maps.aligned([self.setting(0), self.setting(1)])
+            new = not self._pair or pair[0][0].shape != self._pair[0][0].shape
+            self._pair = pair
+            if new:
+                self._rebuild()
+            self._place()
+
+    def _rebuild(self) -> None:
+        """Two new figures, since a plane and a space are of different kinds."""
+        from plotly.graph_objects import FigureWidget
+
+        shown, _ = self.of.shown([])
+        few = len(shown) <= HOVERED
+        self.figures = []
+        for places, _ in self._pair:
+            start = pd.concat([shown, places], axis=1).assign(all="")
+            drawn = drawing.point_map(start, colours=["all"])
+            self._style(drawn)
+            figure = FigureWidget(drawn)
+            figure.update_layout(LAYOUT)
+            points = figure.data[0]
+            if few:
+                points.update(
+                    hoverinfo="text",
+                    hovertext=drawing.said(self.of.points, ["text", *self.of.colours]),
+                )
+            else:
+                points.on_hover(lambda _, hit, __: self._point(hit.point_inds))
+            points.on_selection(lambda _, hit, __: self.choose(hit.point_inds))
+            points.on_click(lambda _, hit, __: self.choose(hit.point_inds))
+            points.on_deselect(lambda *_: self.choose([]))
+            self.figures.append(figure)
+        self.canvas.children = self.figures
+
+    def _recoloured(self, _: Any = None) -> None:
+        """Another column colours or shapes the points."""
+        with self.status.during("colours"):
+            for figure in self.figures:
+                self._style(figure)
+
+    def _style(self, figure: Any) -> None:
+        """The chosen colours and shapes; below the map what they leave out.
+
+        Not in one batch: plotly's widget would mix up what it sends for several traces.
+        """
+        colour, shape = self.colour.value, self.shape.value
+        found, notes = self.of.shown([colour])
+        symbols = None
+        if shape != NOTHING:
+            symbols, note = few_levels(self.of.points[shape], drawing.MOST_LEVELS)
+            notes = list(dict.fromkeys([*notes, note]))
+        drawing.restyle(figure, found[colour], symbols)
+        self.legend.value = legend(figure)
+        self.notes.value = text("; ".join(filter(None, [self.of.drawn_how, *notes])))
+
+    def _moved(self, _: Any = None) -> None:
+        """The points of the left map go some of the way from A to B; only some lengths are seen."""
+        with self.status.during("drawing"):
+            self._place()
+
+    def _place(self) -> None:
+        """Coordinates, ranges and titles of both figures."""
+        (start, _), (end, left) = self._pair
+        share = self.way.value
+        span = drawing.ranges([start, end])
+        hidden = np.zeros(len(start), dtype=bool)
+        if self.lengths:
+            low, high = self.lengths.value
+            hidden = ~self.of.points["tokens"].between(low, high).to_numpy()
+        seen = f"{(~hidden).sum()} of {len(hidden)} points"
+        where = f"A, {share:.0%} of the way to B" if share else "A"
+        for figure, places, side, name in zip(
+            self.figures, (start + share * (end - start), end), (0, 1), (where, "B"), strict=True
+        ):
+            about = f"disparity of A and B {left:.2f}" if side else seen
+            with figure.batch_update():
+                places = places.copy()
+                places.loc[hidden] = np.nan  # still there, so that numbers of points stay theirs
+                figure.data[0].update(drawing.places(places))
+                axes = figure.layout.scene if "z" in places else figure.layout
+                axes.update({f"{axis}axis": {"range": limits} for axis, limits in span.items()})
+                figure.layout.title.text = f"{self._title(name, side)}<br>{about}"
+
+    def _title(self, name: str, side: int) -> str:
+        """What a map is of, and how far it can be trusted, or why that cannot be said."""
+        setting = self.setting(side)
+        try:
+            found = self.of.maps.faithfulness(setting).to_dict("records")
+        except ValueError as error:
+            trust = text(error)
+        else:
+            trust = (
+                "<br>".join(
+                    f"{one['metric']} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+                    for one in found
+                )
+                + f", {found[0]['n']} points checked"
+            )
+        return f"<b>{name}</b>: {text(setting.label)}<br>{trust}"
+
+    def _point(self, rows: list[int]) -> None:
+        """What is under the pointer, when there are too many points to send all words."""
+        if rows:
+            row = self.of.points.iloc[rows[0]]
+            self.pointed.value = " · ".join(text(str(row[c])[:120]) for c in
+                                            ["text", *self.of.colours])  # fmt: skip
+
+    def choose(self, rows: Any, cosines: Any = None) -> None:
+        """These points stand out on both maps and are listed with their neighbours."""
+        with self.status.during("neighbours"):
+            self.chosen = np.asarray(rows, dtype=int)
+            for figure in self.figures:
+                drawing.emphasise(figure, self.chosen)
+            self.listing.value = ""
+            table = self.of.neighbours_of(self.chosen[:LISTED], self.setting(0))
+            self.listing.value = listing(table, len(self.chosen), self.setting(0).space, cosines)
+
+    def search(self, _: Any = None) -> None:
+        """The points whose text contains the words, or that are nearest to them."""
+        found: list[tuple[Any, Any]] = []
+        with self.status.during("search"):
+            if self.kind.index == 0:
+                found.append((self.of.containing(self.query.value), None))
+            else:
+                count = min(FOUND, len(self.of.points))
+                found.append(self.of.near_query(self.query.value, self.setting(0), count))
+        for rows, cosines in found:
+            self.choose(rows, cosines)
+
+    def several(self, _: Any = None) -> None:
+        """The map A under several seeds: how far each can be trusted, how far they agree."""
+        with self.status.during(f"maps of {SEEDS} seeds") as bar:
+            first = self.setting(0)
+            seeds = range(first.seed, first.seed + SEEDS)
+            faith, pairs = self.of.maps.uncertainty(first, seeds, bar)
+            self.trust.value = of_seeds(first.label, faith, pairs)
+
+    def export(self, _: Any = None) -> None:
+        """Map A, or the way from A to B, as files; the status line says where they are."""
+        written: list[str] = []
+        with self.status.during("export"):
+            found = EXPORTS[self.format.value](self.of, self.setting(0), self.setting(1))
+            written += [path.as_posix() for path in found]
+        if written:
+            self.status.say(f"written: {', '.join(written)}")

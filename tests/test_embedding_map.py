@@ -1,0 +1,289 @@
+"""The embedding map: its numbers against other routes, its files, its words to a mistake."""
+
+import json
+import os
+import re
+from html import escape
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from sklearn.neighbors import NearestNeighbors
+
+from lab import data, doctor
+from lab.explore.embedding_map import EmbeddingMap, seeds
+from lab.explore.map_export import page, parquet, projector
+from lab.explore.map_live import LiveMap
+from lab.explore.map_points import draw, few_levels, nearest, texts_of, unit
+from lab.explore.map_space import Setting
+from lab.explore.map_words import listing, of_seeds
+from lab.plotting import maps as drawing
+
+EVIL = ["<img src=x onerror=window.ran=1>", "</script><script>window.ran=1</script>", "$x$ &amp;",
+        '"><svg onload=window.ran=1>', "tab\there\nline\rreturn\u2028separator"]  # fmt: skip
+
+
+class Spaces:
+    """Read-outs of two layers, drawn at random; or the array that is given."""
+
+    poolings = ("mean", "max")
+
+    def __init__(self, n, rows=None):
+        self.layers = (0, 3) if rows is None else (0,)
+        made = np.random.default_rng(n).standard_normal((4, n, 8)).astype(np.float32)
+        self.rows = made if rows is None else [rows, rows]
+
+    def __getitem__(self, key):
+        return self.rows[2 * self.layers.index(key[0]) + self.poolings.index(key[1])]
+
+
+def table(n):
+    rng = np.random.default_rng(n)
+    return pd.DataFrame({
+        "text": [f"{EVIL[row % 5]} text {row}" for row in range(n)],
+        "kind": rng.choice(list("abcdefghijkl"), n), EVIL[0]: rng.choice(EVIL, n),
+        "tokens": rng.integers(1, 99, n),
+    })  # fmt: skip
+
+
+def explorer(n=60, rows=None, stops=(3, 0), **options):
+    stops = [Setting(layer, "mean", projection="pca") for layer in ((0,) if rows is not None else
+                                                                    stops)]  # fmt: skip
+    return EmbeddingMap(table(n), Spaces(n, rows), stops=stops, **options)
+
+
+def said(live):
+    return re.sub(r"<[^>]+>", "", live.status._line.value)
+
+
+def test_texts_of_data_sets_stand_once_each_with_where_they_are_from():
+    found = texts_of([data.load("debian-sections", "dev", seed=0, n=20),
+                      data.load("wordnet-pairs", "dev", seed=0, n=20)])  # fmt: skip
+    assert list(found) == ["text", "dataset", "role", "label"] and found["text"].is_unique
+    assert set(found["role"]) == {"text", "anchor", "positive", "negative"}
+    assert (found["label"] == "none").equals(found["dataset"] == "wordnet-pairs")
+    with pytest.raises(ValueError, match="name at least one data set"):
+        texts_of([])
+
+
+def test_a_stratified_draw_keeps_shares_and_says_its_seed():
+    points = pd.DataFrame({"of": ["a"] * 700 + ["b"] * 200 + ["c"] * 99 + [None]})
+    kept, how = draw(points, 100, "of", 3)
+    assert how == "100 of 1000 points, drawn by of in proportion with seed 3"
+    assert points["of"].iloc[kept].value_counts().to_dict() == {"a": 70, "b": 20, "c": 10}
+    assert (np.diff(kept) > 0).all() and np.array_equal(kept, draw(points, 100, "of", 3)[0])
+    assert not np.array_equal(kept, draw(points, 100, "of", 4)[0])
+    assert draw(points, 1000, "of", 3)[1] == "all 1000 points"
+    with pytest.raises(LookupError, match="did you mean 'of'"):
+        draw(points, 100, "off", 3)
+
+
+def test_too_many_names_keep_the_most_frequent_and_say_so():
+    column = pd.Series([*"aaabbc", *"defg", None], name="kind")
+    kept, note = few_levels(column, 4)
+    assert list(kept.cat.categories)[:2] == ["a", "b"] and kept.cat.categories[-1] == "other"
+    assert note == ("kind: 8 values, the 3 most frequent shown; the rest, 5 points, is called "
+                    "'other'")  # fmt: skip
+    assert few_levels(column, 8)[1] == "" and "(missing)" in set(few_levels(column, 8)[0])
+    ranges, note = few_levels(pd.Series(range(100), name="tokens"), 8)
+    assert ranges.value_counts().to_list() == [25] * 4 and note.endswith("100 numbers as 4 ranges")
+
+
+def test_neighbours_are_scikit_learns_and_nothing_is_its_own(rng):
+    rows = unit(rng.standard_normal((200, 6)))
+    chosen = [5, 9, 77]
+    found, cosines = nearest(rows, rows[chosen], 4, itself=chosen)
+    model = NearestNeighbors(metric="cosine", algorithm="brute").fit(rows)
+    distances, there = model.kneighbors(rows[chosen], 5)
+    assert np.array_equal(found, there[:, 1:]) and np.allclose(cosines, 1 - distances[:, 1:])
+    with pytest.raises(ValueError, match="4 neighbours were wanted; there are 3 other points"):
+        nearest(rows[:4], rows[:1], 4, itself=[0])
+
+
+def test_neighbours_are_looked_for_among_points_that_are_not_drawn_too():
+    of = explorer(n=60, most=20, by="kind", seed=1)
+    assert len(of.points) == 20 and of.drawn_how.startswith("20 of 60 points, drawn by kind")
+    found = of.neighbours_of([2, 7], of.stops[0])
+    assert set(found["neighbour"]) - set(of.maps.drawn), "from the whole space"
+    assert found["row"].unique().tolist() == of.maps.drawn[[2, 7]].tolist()
+
+
+def test_a_saved_table_draws_the_same_figure_again_without_a_projection(tmp_path, monkeypatch):
+    of = explorer()
+    figure = of.frames()
+    of.table().to_csv(tmp_path / "map.csv", index=False, lineterminator="\n")
+    monkeypatch.setattr("lab.projections.project", None)
+    again = drawing.redraw(tmp_path / "map.csv")
+    assert again.to_json() == figure.to_json()
+    assert [frame.name for frame in figure.frames] == [
+        "layer 3, mean; pca, seed 0", "layer 0, mean; pca, seed 0"]  # fmt: skip
+    assert [len(part.data[0].x) for part in figure.frames] == [60, 60]
+
+
+def test_no_text_of_data_is_markup_in_a_figure():
+    text = json.dumps(json.loads(explorer().frames().to_json()))
+    assert "<img" not in text and "<script" not in text and "<svg" not in text
+    assert "&lt;img src=x" in text and "$x$" not in text and "&#36;x&#36;" in text
+
+
+def test_colour_and_shape_are_of_any_column_and_have_a_legend():
+    of = explorer()
+    figure = drawing.point_map(of.table().query("setting.str.contains('layer 3')"),
+                               colours=["kind"], shape="kind")  # fmt: skip
+    points, *legend = figure.data
+    names = [trace.name for trace in legend if trace.visible]
+    assert names == [*of.table()["kind"].unique()] and len(names) == 8
+    shown = of.table()["kind"].iloc[:60]
+    pairs = set(zip(shown, points.marker.color, points.marker.symbol, strict=True))
+    assert len(pairs) == shown.nunique(), "one colour and one symbol per name"
+    with pytest.raises(ValueError, match="12 values of 'kind', 8 marks"):
+        drawing.restyle(figure, table(60)["kind"], None)
+
+
+def test_every_control_changes_what_is_shown():
+    live = LiveMap(explorer())
+    left, right = live.figures
+    before = np.array(left.data[0].x)
+    live.way.value = 1.0
+    assert (
+        np.allclose(left.data[0].x, right.data[0].x) and "100% of the way" in left.layout.title.text
+    )
+    live.way.value = 0.0
+    assert np.array_equal(left.data[0].x, before)
+    live.lengths.value = (10, 50)
+    inside = live.of.points["tokens"].between(10, 50)
+    assert np.array_equal(np.isfinite(left.data[0].x), inside)
+    assert f"{inside.sum()} of 60 points" in left.layout.title.text
+    live.sides[0]["repair"].value = "whitening"
+    assert "layer 3, mean, whitening" in live.figures[0].layout.title.text
+    live.dimensions.value = 3
+    assert live.figures[0].data[0].type == "scatter3d"
+    live.choose([4])
+    assert np.ptp(live.figures[0].data[0].marker.size) > 0, "a chosen point is larger in space"
+    live.dimensions.value = 2
+    live.query.value, live.kind.index = "TEXT 11", 0
+    live.search()
+    assert live.chosen.tolist() == [11] and live.figures[0].data[0].selectedpoints == (11,)
+    live.several()
+    assert "under seeds 0, 1, 2, 3, 4" in live.trust.value
+
+
+def test_mistakes_are_answered_in_words_and_lose_nothing():
+    live = LiveMap(explorer(n=24))
+    x = np.array(live.figures[0].data[0].x)
+    live.choose([])
+    assert said(live) == ("no point was chosen: draw a lasso around some, or search for a word "
+                          "in them")  # fmt: skip
+    live.query.value = "zebra"
+    live.search()
+    assert said(live) == "none of the 24 texts on the map contains &#x27;zebra&#x27;"
+    live.kind.index = 1
+    live.search()
+    assert said(live).startswith("only a model can embed a query")
+    live.neighbours.value = 12
+    live.several()
+    assert said(live).startswith("trust over 12 neighbours needs more than 24 rows")
+    assert "needs more than 24 rows" in live.figures[0].layout.title.text, "and the map is there"
+    assert np.array_equal(live.figures[0].data[0].x, x)
+    equal = LiveMap(explorer(n=24, rows=np.ones((24, 5), dtype=np.float32)))
+    assert said(equal) == "all 24 rows are equal: there is nothing to map"
+    equal.choose([1])
+    assert said(equal).startswith("neighbours: ")
+    with pytest.raises(LookupError, match="did you mean 'kind'"):
+        explorer(colours=["knd"])
+    with pytest.raises(ValueError, match="60 embeddings for 59 points"):
+        EmbeddingMap(table(59), Spaces(60))
+
+
+def test_a_table_and_a_sentence_hold_no_markup_of_data():
+    of = explorer()
+    html = listing(of.neighbours_of(range(5), of.stops[0]), 7, EVIL[0], [0.5] * 5)
+    assert "the first 5 of 7 points" in html and "<img" not in html and "<script" not in html
+    faith, pairs = of.maps.uncertainty(of.stops[0], [0, 1])
+    assert "<img" not in of_seeds(EVIL[0], faith, pairs)
+    assert [stop.seed for stop in seeds(of.stops[0], 3)] == [0, 1, 2]
+
+
+def test_exports_come_back_as_they_went_out(tmp_path):
+    of = explorer(folder=tmp_path)
+    points = of.exported(of.stops[0])
+    assert pd.read_parquet(parquet(points, tmp_path / "map.parquet")).equals(points)
+    vectors, metadata = projector(of.points, of.maps.repaired(of.stops[0])[1], tmp_path)
+    assert np.allclose(np.loadtxt(vectors, delimiter="\t"), Spaces(60)[3, "mean"])
+    lines = metadata.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 61 and {line.count("\t") for line in lines} == {3}
+    with pytest.raises(ValueError, match="60 points"):
+        projector(of.points, np.ones((3, 2)), tmp_path)
+    live = LiveMap(of)
+    for kind in live.format.options:
+        live.format.value = kind
+        live.export()
+        assert said(live).startswith("written: "), kind
+    html = (tmp_path / "map.html").read_text(encoding="utf-8")
+    shown = html.split('id="figure">')[1].split("</script>")[0]
+    assert json.loads(shown)["frames"] and "<" not in shown
+    with pytest.raises(ValueError, match="alt text"):
+        page(of.frames(), tmp_path / "x.html", title="x", alt="x")
+
+
+SHOWN = """import sys
+sys.path.insert(0, folder)
+from test_embedding_map import explorer
+from lab.explore.faces import show
+show(explorer(n=n, colours=["kind", "<img src=x onerror=window.ran=1>", "tokens"]))"""
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(150)
+def test_a_lasso_lists_points_and_no_text_runs_in_the_page(open_notebook, tmp_path):
+    made = tmp_path / "made" / "map.ipynb"
+    made.parent.mkdir()
+    first = new_code_cell(f"folder = {str(Path(__file__).parent)!r}\nn = 80",
+                          metadata={"tags": ["parameters"]})  # fmt: skip
+    nbformat.write(new_notebook(cells=[first, new_code_cell(SHOWN)]), made)
+    page = open_notebook(made, n=200)
+    page.wait_for_selector(".js-plotly-plot .nsewdrag")
+    page.locator(".js-plotly-plot").first.scroll_into_view_if_needed()
+    box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+    corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98), (0.02, 0.05)]
+    spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*spots[0])
+    page.mouse.down()
+    for spot in spots[1:]:
+        page.mouse.move(*spot, steps=8)
+    page.mouse.up()
+    page.wait_for_selector("caption:has-text('the first 20 of 200 points')")
+    page.mouse.move(*[(a + b) / 2 for a, b in zip(spots[0], spots[2], strict=True)])
+    for name in ("colour by", "shape by"):
+        page.locator(f".widget-dropdown:has-text('{name}') select").select_option(index=1)
+    names = "[...document.querySelectorAll('.js-plotly-plot')].at(-1)._fullData.map(t => t.name)"
+    page.wait_for_function(f"{names}.includes({escape(EVIL[0], quote=False)!r})")
+    page.screenshot(path=os.environ.get("MAP_SHOT"))
+    assert page.evaluate("window.ran") is None, "a text of the data ran as script"
+
+
+@pytest.mark.browser
+def test_the_exported_page_is_drawn_with_the_network_cut_and_runs_no_text(tmp_path):
+    from jupyter import CHROMIUM
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = doctor.chromium()
+    if not chromium:
+        pytest.skip("no Chromium on the path; install it (Debian: chromium)")
+    path = page(explorer().frames(), tmp_path / "map.html", title=EVIL[1], alt=" ".join(EVIL[:4]))
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=CHROMIUM)
+        shown, wrong = browser.new_page(), []
+        shown.context.set_offline(True)
+        shown.on("pageerror", lambda error: wrong.append(str(error)))
+        shown.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        shown.goto(path.as_uri())
+        shown.wait_for_selector(".slider-container")
+        shown.locator(".updatemenu-container").click()
+        assert shown.locator(".legendtext").count() > 4
+        assert shown.evaluate("window.ran") is None and shown.title() == EVIL[1]
+        browser.close()
+    assert wrong == []
