@@ -1,14 +1,17 @@
 """The live face of the bench: controls around passes that stay in memory."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from lab.explore import faces
-from lab.explore.passes import Setting, read_lines
+from lab.explore.passes import Progress, Setting, read_lines
 from lab.explore.readings import mean_cosine, neighbours, verdict
 
 if TYPE_CHECKING:
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
 
 WIDE = {"description_width": "8em"}
 TEMPERATURES = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
+
+
+class _SupersededError(Exception):
+    """Another setting has been asked for."""
 
 
 class Controls:
@@ -28,6 +35,8 @@ class Controls:
     def __init__(self, bench: "Bench") -> None:
         self._bench, self._texts = bench, bench.texts
         self._start = self._now = bench.start
+        self._reader: Thread | None = None  # of the pairs
+        self._deciding = Lock()
         self._quiet = False  # whether controls are being set to what is shown
         self._make()
         self.widget = self._arranged()
@@ -81,7 +90,8 @@ class Controls:
         )
         self._of = widgets.Dropdown(description="neighbours of", style=WIDE,
                                     layout={"width": "98%"})  # fmt: skip
-        self._status, self._notes = faces.Status(), widgets.HTML()
+        self._status, self._scoring = faces.Status(), faces.Status()
+        self._notes = widgets.HTML()
         self._score, self._near = widgets.HTML(), widgets.HTML()
         self._picture = widgets.VBox(layout={"width": "98%"})
         self._drawn: list[str] = []
@@ -101,7 +111,8 @@ class Controls:
             self._lines,
             widgets.HBox([self._read, self._keep, self._back], layout=flow),
             widgets.HBox(list(self._settings.values()), layout=flow),
-            self._status.widget, self._notes, self._score, self._picture, self._of, self._near,
+            self._status.widget, self._notes, self._score, self._scoring.widget, self._picture,
+            self._of, self._near,
         ])  # fmt: skip
 
     # --- what a control does ---------------------------------------------------------------
@@ -152,14 +163,55 @@ class Controls:
             self._now, self._texts, self._cosines = setting, texts, cosines
             self._set_controls()
             self._draw(read.too_long())
-            if not passes.made(setting, self._bench.pairs.texts):
-                self._score.value = _score_line(
-                    {"undefined": "the pairs are being read …"}, "", True
-                )
-            scores = [self._bench.score(one, move) for one in (setting, self._start)]
-            bench = self._bench
-            found = verdict(*scores, seed=bench.seed, resamples=bench.resamples)
-            self._score.value = _score_line(found, bench.pairs.name, setting == self._start)
+            self._tell_score()
+
+    def _tell_score(self) -> None:
+        """Score what is shown and the start on the pairs, now or once these have been read.
+
+        Reading takes seconds, so a thread does it: meanwhile the controls go on answering.
+        """
+        bench = self._bench
+        with self._deciding:
+            unread = self._unread()
+            if unread and self._reader is None:
+                self._reader = Thread(target=self._read_pairs, daemon=True)
+                self._reader.start()
+        if unread:
+            self._score.value = _score_line({"undefined": "the pairs are being read …"}, "", True)
+            return
+        now, start = self._now, self._start
+        found = verdict(bench.score(now), bench.score(start), seed=bench.seed,
+                        resamples=bench.resamples)  # fmt: skip
+        self._score.value = _score_line(found, bench.pairs.name, now == start)
+
+    def _unread(self) -> Setting | None:
+        """Of what is shown and the start, one under which the pairs have not been read."""
+        settings, texts = (self._now, self._start), self._bench.pairs.texts
+        return next((one for one in settings if not self._bench.passes.made(one, texts)), None)
+
+    def _read_pairs(self) -> None:
+        """Read the pairs under what is shown, and again if that has changed meanwhile; score."""
+        texts = self._bench.pairs.texts
+        try:
+            with self._scoring.during(f"reading {len(texts)} texts of the graded pairs") as move:
+                while unread := self._unread():
+                    with suppress(_SupersededError):
+                        self._bench.passes.read(unread, texts, partial(self._go_on, unread, move))
+        finally:
+            with self._deciding:
+                self._reader = None
+        if not self._scoring.failed:
+            self._tell_score()
+
+    def _go_on(self, reading: Setting, move: Progress, share: float) -> None:
+        """Move the bar.
+
+        Raises:
+            _SupersededError: neither what is shown nor the start needs this pass any more.
+        """
+        if reading.of_pass not in (self._now.of_pass, self._start.of_pass):
+            raise _SupersededError
+        move(share)
 
     def _set_controls(self) -> None:
         """Set every control to what is shown."""

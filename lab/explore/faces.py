@@ -58,6 +58,7 @@ class Status:
 
     Attributes:
         widget: to be placed among the controls.
+        failed: whether the last thing said is that something went wrong.
     """
 
     def __init__(self) -> None:
@@ -70,10 +71,12 @@ class Status:
 
     def say(self, words: str) -> None:
         """Show a plain message."""
+        self.failed = False
         self._write(words, "#666666")
 
     def fail(self, words: str) -> None:
         """Show what went wrong, in words that say what to do."""
+        self.failed = True
         self._write(words, "#B00020")
 
     @contextmanager

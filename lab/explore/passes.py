@@ -8,7 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import accumulate
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST_LINES = 40  # more cells than a screen can show apart
 KEPT = 16  # passes; the files of the least recently used go first
 TOGETHER = 16  # texts between two moves of the bar
-Progress = Callable[[float], None]
+Progress = Callable[[float], None]  # takes the share done
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,14 @@ class Pass:
 
 
 class Passes:
-    """Models and what they made of texts, the last KEPT passes of them."""
+    """Models and what they made of texts, the last KEPT passes of them.
+
+    Two threads may read: between two groups of texts a pass lets another one in, so that a short
+    one need not wait for a long one.
+    """
 
     def __init__(self) -> None:
+        self._alone = RLock()
         self._models: dict[str, EmbeddingModel] = {}
         self._kept: OrderedDict[tuple, Pass] = OrderedDict()
 
@@ -135,13 +140,14 @@ class Passes:
         """
         from lab import models
 
-        if setting.checkpoint not in self._models:
-            self._models[setting.checkpoint] = models.load(setting.checkpoint)
-        base = self._models[setting.checkpoint]
-        if (setting.attention, setting.temperature) == ("native", 1.0):
-            return base
-        temperature = None if setting.temperature == 1 else setting.temperature
-        return models.variant(base, attention=setting.attention, temperature=temperature)
+        with self._alone:
+            if setting.checkpoint not in self._models:
+                self._models[setting.checkpoint] = models.load(setting.checkpoint)
+            base = self._models[setting.checkpoint]
+            if (setting.attention, setting.temperature) == ("native", 1.0):
+                return base
+            temperature = None if setting.temperature == 1 else setting.temperature
+            return models.variant(base, attention=setting.attention, temperature=temperature)
 
     def made(self, setting: Setting, texts: Sequence[str]) -> bool:
         """Whether this pass is kept, so that it takes no time."""
@@ -154,30 +160,34 @@ class Passes:
             ValueError: a text that cannot be embedded (which line), and as :meth:`model`.
         """
         key = (setting.of_pass, tuple(texts))
-        if key not in self._kept:
-            self._kept[key] = _run(self.model(setting), texts, setting.prompt, move)
-        self._kept.move_to_end(key)
+        made = self._kept.get(key) or self._run(setting, texts, move)
+        self._kept.pop(key, None)
+        self._kept[key] = made  # the most recently used, at the end
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
-        return self._kept[key]
+        return made
+
+    def _run(self, setting: Setting, texts: Sequence[str], move: Progress | None) -> Pass:
+        """One pass over texts, a few at a time, so that a bar can move."""
+        model, parts = self.model(setting), []
+        for at in range(0, len(texts), TOGETHER):
+            if move:
+                move(at / len(texts))
+            with self._alone:
+                parts.append(_read(model, texts[at : at + TOGETHER], setting.prompt, at))
+        lengths, cut = (np.concatenate([getattr(p, n) for p in parts]) for n in ("lengths", "cut"))
+        return Pass(parts[0].states, lengths, cut, parts)
 
 
-def _run(model: "EmbeddingModel", texts: Sequence[str], prompt: str, move: Progress | None) -> Pass:
-    """One pass over texts, a few at a time, so that a bar can move."""
+def _read(model: "EmbeddingModel", group: Sequence[str], prompt: str, above: int) -> "ReadOuts":
+    """The read-outs of a group of texts that has ``above`` texts above it."""
     from lab.models.texts import TextError, TruncationWarning
     from lab.readout import read_out
 
-    groups = [texts[at : at + TOGETHER] for at in range(0, len(texts), TOGETHER)]
-    parts = []
-    for done, group in zip(accumulate(map(len, groups), initial=0), groups, strict=False):
-        if move:
-            move(done / len(texts))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", TruncationWarning)  # Pass.too_long says which
-                parts.append(read_out(model, group, prompt=prompt or None, progress=False))
-        except TextError as error:
-            where = f"line {done + error.row + 1} ({error.text[:40]!r})"
-            raise ValueError(f"{where} {error.why}") from None
-    lengths, cut = (np.concatenate([getattr(p, n) for p in parts]) for n in ("lengths", "cut"))
-    return Pass(parts[0].states, lengths, cut, parts)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TruncationWarning)  # Pass.too_long says which
+            return read_out(model, group, prompt=prompt or None, progress=False)
+    except TextError as error:
+        where = f"line {above + error.row + 1} ({error.text[:40]!r})"
+        raise ValueError(f"{where} {error.why}") from None
