@@ -12,6 +12,8 @@
       -> figures, runs, offline pages, crates                           lab.plotting, runner, export
 
     one run -> series of them, resumed, compared, verified              lab.series
+    a setting under the hand, live and as frames                        lab.explore
+    texts of one's own: defects by row, health of a model               lab.report
     some texts -> a corpus of any size, in shards                       lab.corpus
     what was computed before, found by content                          lab.store
 

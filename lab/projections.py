@@ -205,7 +205,7 @@ def near(coordinates: pd.DataFrame, neighbours: int) -> np.ndarray:
 def stability(maps: Mapping[int, pd.DataFrame], neighbours: int = 10) -> pd.DataFrame:
     """Per pair of seeds: how far two maps of the same rows agree.
 
-    ``jaccard``: mean over points of |A and B| / |A or B| of their k nearest on either map;
+    ``jaccard``: mean over points of ``|A and B| / |A or B|`` of their k nearest on either map;
     ``by_chance``: about what unrelated maps would have; ``disparity``: that of :func:`align`.
 
     Raises:

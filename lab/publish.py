@@ -79,6 +79,8 @@ def redraw(
     """Draw saved figures again from the tables beside them: no run, no model, seconds."""
     from lab.plotting import redrawing
 
+    if out is not None and out.exists() and not out.is_dir():
+        raise ValueError(f"--out is a folder, where the figures go; {out} is a file")
     style = {key: name for key, name in (("width", width), ("family", family)) if name}
     if out is None and (style or form != "svg"):
         raise ValueError("another width, family or format is another picture: say where with --out")

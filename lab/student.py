@@ -44,6 +44,8 @@ def student(
     out: Annotated[Path, typer.Option(help="The folder of the notebooks.")] = Path("student"),
 ) -> None:
     """The notebooks without their solutions; a file that a student has changed is not replaced."""
+    if out.resolve() == paths.NOTEBOOKS.resolve() or (out.exists() and not out.is_dir()):
+        raise ValueError(f"--out is a folder for the student edition alone; {out} is not")
     out.mkdir(parents=True, exist_ok=True)
     fresh = {
         path.name: json.dumps(edition(reading.load(path)), indent=1, ensure_ascii=False) + "\n"
@@ -51,7 +53,7 @@ def student(
     }
     for name, content in fresh.items():
         target = out / name
-        if target.exists() and target.read_text(encoding="utf-8") != content:
+        if target.exists() and target.read_bytes() != content.encode():
             sys.stderr.write(f"kept: {target} has been changed; delete it to get it anew\n")
             continue
         atomic.write(target, content)

@@ -122,6 +122,17 @@ def test_what_a_page_names_is_there(page):
     assert [file for file in files if not any(paths.ROOT.glob(file.rstrip("/")))] == []
 
 
+def test_every_feature_has_its_answer_and_a_proof_that_is_there():
+    lines = [line for line in text(DOCS / "features.md").splitlines() if line.startswith("|")][2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len(rows) > 20, "the search finds what it looks for"
+    assert [row for row in rows if row[1].split(":")[0] not in ("yes", "partly", "no")] == []
+    proofs = {row[0]: CODE.findall(row[2]) for row in rows}
+    assert len(proofs) == len(rows) and all(proofs.values())
+    files = {file for found in proofs.values() for file in found}
+    assert [file for file in files if not (paths.ROOT / file).is_file()] == []
+
+
 def test_every_work_that_the_lab_cites_is_in_the_reading_list():
     sources = [*(paths.ROOT / "lab").rglob("*.py"), *(paths.ROOT / "data/studies").glob("*.yaml")]
     cited = {one for path in sources for one in ARXIV.findall(text(path)) if "arXiv" in text(path)}

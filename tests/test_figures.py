@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from lab import plotting
 from lab.cli import app
 from lab.paths import FIGURES, ROOT
+from lab.plotting import stills
 from lab.plotting.record import draw_again
 from lab.plotting.redrawing import redraw, redraw_all
 from lab.plotting.style import COLOUR_MAP, COLOURS, MARKERS, SMALLEST
@@ -223,6 +224,21 @@ def test_a_figure_changed_by_hand_is_saved_with_a_warning_and_not_drawn_again(ta
         redraw(about, tmp_path)
 
 
+def test_words_on_axes_and_below_a_map_are_options_that_are_drawn_again(table, tmp_path):
+    few = table[:5].assign(y=[1.0, 2, 3, 4, 5])
+    forest = plotting.scores(few, rows="layer", rows_label="$ of a layer")
+    bars = plotting.bars(few, x="y", log=True, x_label="times a neighbour")
+    points = few.rename(columns={"value": "x"})
+    cloud = plotting.interactive_map(points, colours=["low"], hover="pooling", note="<b> 3 %")
+    assert (forest.get_ylabel(), bars.get_xlabel()) == (r"\$ of a layer", "times a neighbour")
+    assert cloud.layout.annotations[0].text == "&lt;b&gt; 3 %"
+    for ax, name in ((forest, "forest"), (bars, "bars")):
+        plotting.save(ax.figure, few, tmp_path, name, alt=ALT)  # a warning would be an error
+    plotting.save_interactive(cloud, points, tmp_path, "cloud", alt=ALT)
+    abouts = [json.loads((tmp_path / f"figures/{n}.json").read_text()) for n in ("bars", "cloud")]
+    assert all(about["draw"] for about in abouts)
+
+
 def test_a_figure_on_axes_of_one_s_own_is_not_checked(table, tmp_path):
     _, axes = plt.subplots(1, 2)
     for ax in axes:
@@ -255,6 +271,66 @@ def test_what_cannot_be_drawn_again_is_said_and_the_rest_is_drawn(table, tmp_pat
         list(redraw_all(tmp_path / "nothing", tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param('{"name": ', "is damaged: Expecting value", id="cut off"),
+        pytest.param("[]", "is damaged: it wants name, kind", id="a list"),
+        pytest.param("{}", "is damaged: it wants name, kind", id="empty"),
+        pytest.param({"name": "../../line"}, r"named '\.\./\.\./line'", id="another name"),
+        pytest.param({"sha256": {}}, "is not the table that was drawn", id="no digest"),
+        pytest.param({"draw": []}, "is damaged: it wants", id="a record that is none"),
+        pytest.param({"types": {"layer": "nonsense"}}, "type or a style that is none", id="a type"),
+        pytest.param({"style": {"colour": 1}}, "type or a style that is none", id="a style"),
+    ],
+)
+def test_a_damaged_record_is_named_and_the_other_figures_are_drawn(content, says, table, tmp_path):
+    bad, good = (saved(table, tmp_path / n).with_suffix(".json") for n in "ab")
+    told = json.loads(bad.read_text())
+    for key, value in content.items() if isinstance(content, dict) else ():
+        (told["draw"] if key in told["draw"] else told)[key] = value
+    bad.write_text(content if isinstance(content, str) else json.dumps(told))
+    done = redraw_all(tmp_path, tmp_path / "deep" / "out")
+    assert next(done).stem == good.stem
+    with pytest.raises(ValueError, match=f"1 of 2 not drawn: .*{says}"):
+        next(done)
+    assert not list(tmp_path.glob("line*"))
+
+
+def test_pictures_that_lie_among_the_figures_are_not_figures_of_their_own(table, tmp_path):
+    saved(table, tmp_path)
+    for _ in range(2):
+        (path,) = redraw_all(tmp_path, tmp_path / "paper", width="column")
+        assert path == tmp_path / "paper" / "figures" / "line.svg"
+    assert len(list(tmp_path.rglob("line.svg"))) == 2
+
+
+def test_a_stored_figure_that_was_changed_since_is_refused(tmp_path):
+    figure, numbers = go.Figure(go.Scatter(y=[1, 2])), pd.DataFrame({"y": [1, 2]})
+    path = plotting.save_interactive(figure, numbers, tmp_path, "frames", alt=ALT).path
+    about = path.with_name("frames.json")
+    assert redraw(about, tmp_path / "again").read_bytes() == path.read_bytes()
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"frames\.plotly\.json is not the figure that was saved"):
+        redraw(about, tmp_path / "again")
+
+
+def test_the_still_of_an_interactive_figure_has_the_width_and_the_family_asked_for(
+    tmp_path, monkeypatch
+):
+    asked = []
+
+    def still(figure, path, *, width):
+        asked.append((path.name, width, figure.layout.font.family))
+        return path
+
+    monkeypatch.setattr("lab.plotting.redrawing.export_static", still)
+    figure, numbers = go.Figure(go.Scatter(y=[1, 2])), pd.DataFrame({"y": [1, 2]})
+    path = plotting.save_interactive(figure, numbers, tmp_path, "frames", alt=ALT).path
+    redraw(path.with_name("frames.json"), tmp_path, form="pdf", width="column", family="serif")
+    assert asked == [("frames.pdf", "column", "DejaVu Serif")]
+
+
 def test_the_command_changes_a_style_only_in_another_folder(table, tmp_path):
     saved(table, tmp_path / "mine")
     before = files(tmp_path / "mine")
@@ -266,6 +342,11 @@ def test_the_command_changes_a_style_only_in_another_folder(table, tmp_path):
     assert done.exit_code == 0, done.output
     assert (tmp_path / "paper" / "figures" / "line.pdf").read_bytes()[:5] == b"%PDF-"
     assert CliRunner().invoke(app, ["redraw", str(tmp_path / "mine")]).exit_code == 0
+    for wrong, says in (("README", "README is a file"), ("paper", "no width named 'wide'")):
+        (tmp_path / "README").touch()
+        asked = ["redraw", str(tmp_path / "mine"), "--out", str(tmp_path / wrong)]
+        refused = CliRunner().invoke(app, [*asked, "--width", "wide"])
+        assert says in str(refused.exception)
     assert files(tmp_path / "mine") == before
 
 
@@ -305,6 +386,15 @@ def test_with_a_browser_a_still_is_a_picture_of_one_step(slider, tmp_path):
     svg = path.read_text(encoding="utf-8")
     assert svg.startswith("<svg") and "model: b &#60;i&#62;" in svg
     assert "slider" not in svg and "<i>" not in svg
+
+
+def test_a_still_of_frames_that_move_a_part_keeps_the_rest():
+    figure = go.Figure([go.Scatter(y=[1, 2]), go.Scatter(y=[3, 4])])
+    figure.frames = [go.Frame(name="moved", data=[go.Scatter(y=[5, 6])], traces=[1])]
+    figure.update_layout(sliders=[{"currentvalue": {"prefix": "step: "}}])
+    still = stills._still(figure, "moved")
+    assert [list(trace.y) for trace in still.data] == [[1, 2], [5, 6]]
+    assert still.layout.title.text == "step: moved" and not still.layout.sliders
 
 
 def test_a_still_of_no_step_kind_or_width_is_refused(slider, tmp_path):

@@ -258,6 +258,7 @@ def test_a_notebook_runs_its_stubs_fail_its_solutions_pass_and_it_leaves_its_fig
         about = json.loads((folder / "figures" / f"{figure}.json").read_text(encoding="utf-8"))
         whole = about["kind"] == "interactive"  # its JSON is all of it
         assert about["draw"] or whole, f"{figure} can't be drawn again from its table"
+    assert "ChangedByHand" not in (folder / "executed.ipynb").read_text(encoding="utf-8")
 
 
 @pytest.mark.xdist_group("notebooks")
@@ -302,6 +303,12 @@ def test_what_a_student_has_written_is_kept_and_a_notebook_without_solutions_is_
     before = mine.read_text()
     student.student(tmp_path)
     assert mine.read_text() == before and "00_start_here" in capsys.readouterr().err
+    mine.write_bytes(b"\xff not text")
+    student.student(tmp_path)
+    assert mine.read_bytes() == b"\xff not text"
+    for wrong in (mine, NOTEBOOKS):
+        with pytest.raises(ValueError, match="--out is a folder for the student edition alone"):
+            student.student(wrong)
     with pytest.raises(ValueError, match="no cell tagged 'solution'"):
         student.edition(student.edition(reading.load(NOTEBOOKS / "00_start_here.ipynb")))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import nbformat
 from sphinx.application import Sphinx
+from sphinx.util import logging
 
 import lab
 from lab import manifest, paths, reading
@@ -23,6 +24,7 @@ from lab.export import page
 from lab.registry import Registry
 
 RUNS = "LAB_DOCS_RUNS"
+logger = logging.getLogger(__name__)
 NOT_RUN = """:::{note}
 Shown without outputs: no finished run was there when this page was built. `lab run %s`, then
 `make docs`.
@@ -61,11 +63,21 @@ def runs() -> Path:
 
 
 def finished(folder: Path) -> list[Path]:
-    """The newest finished run of each notebook below ``folder``; none is fine."""
-    try:
-        return manifest.latest([folder])
-    except ValueError:  # its only reason, for a folder of runs: none has finished
-        return []
+    """The newest finished run of each notebook below ``folder``; none is fine.
+
+    A manifest that can't be read hides itself alone, and is warned of by name.
+    """
+    newest = []
+    for notebook in sorted({file.parent.parent for file in folder.glob(f"*/*/{manifest.NAME}")}):
+        states = {}
+        for file in sorted(notebook.glob(f"*/{manifest.NAME}")):
+            try:
+                states[file.parent] = manifest.read(file.parent)["outcome"]
+            except ValueError as error:
+                logger.warning("left out: %s; `lab clean` finds such runs", error)
+        ended = [(s["finished"], run) for run, s in states.items() if s["state"] == "ok"]
+        newest += [max(ended)[1]] if ended else []
+    return newest
 
 
 def shown(book: nbformat.NotebookNode, note: str) -> nbformat.NotebookNode:

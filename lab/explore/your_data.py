@@ -58,13 +58,9 @@ class YourData:
         """The texts on a map (PCA), with a menu for what colours them."""
         points = self.table()
         colours = [name for name in ("tokens", "times_a_neighbour", "label") if name in points]
-        figure = plotting.interactive_map(points, colours=colours, hover="text")
         share = points.attrs.get("share", drawing.points(self.health).attrs["share"])
-        words = f"two components hold {share:.0%} of the variance"
-        figure.add_annotation(
-            text=words, showarrow=False, xref="paper", yref="paper", x=0, y=-0.02, xanchor="left"
-        )
-        return figure
+        note = f"two components hold {share:.0%} of the variance"
+        return plotting.interactive_map(points, colours=colours, hover="text", note=note)
 
     def live(self) -> "Widget":
         """File, columns and model to choose; findings, defects, map, hubs and neighbours."""

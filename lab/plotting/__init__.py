@@ -232,6 +232,7 @@ def scores(
     hue: str | None = None,
     ax: Axes | None = None,
     label: str | None = None,
+    rows_label: str = "",
     mark_x: float | None = None,
 ) -> Axes:
     """One dot with its interval per row of the table, in the table's order, coloured by ``hue``.
@@ -253,7 +254,7 @@ def scores(
     markers = [MARKERS[p % len(MARKERS)] for p in place]
     _intervals(ax, table, "value", colours, np.ones(len(table), bool), markers)
     fitting.name_rows(ax, named)
-    fitting.label(ax, escaped(label or measure(table, "value")))
+    fitting.label(ax, escaped(label or measure(table, "value")), escaped(rows_label))
     ax.grid(axis="both", color="#e4e4e4", lw=0.6)
     if hue:
         _legend(ax, hue, names)

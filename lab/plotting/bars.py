@@ -4,6 +4,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 
+from lab.plotting import fitting
 from lab.plotting.columns import floats, require
 from lab.plotting.record import recorded
 from lab.plotting.style import COLOURS, escaped, new_axes
@@ -17,6 +18,7 @@ def bars(
     value: str = "value",
     ax: Axes | None = None,
     label: str | None = None,
+    x_label: str | None = None,
     log: bool = False,
 ) -> Axes:
     """One bar per row of the table over the numbers in column ``x``; ``log``: of its height.
@@ -33,6 +35,6 @@ def bars(
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
     ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    ax.set(xlabel=escaped(x.replace("_", " ")), ylabel=escaped(label or value))
+    fitting.label(ax, escaped(x_label or x.replace("_", " ")), escaped(label or value))
     ax.grid(axis="y", color="#dddddd", lw=0.6)
     return ax

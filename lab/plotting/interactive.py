@@ -64,13 +64,19 @@ def interactive_heat_map(
 
 @recorded
 def interactive_map(
-    points: pd.DataFrame, *, colours: Sequence[str], hover: str, frame: str | None = None
+    points: pd.DataFrame,
+    *,
+    colours: Sequence[str],
+    hover: str,
+    frame: str | None = None,
+    note: str = "",
 ) -> "Figure":
     """A plotly scatter of columns x, y and, if there, z; a menu changes what colours the points.
 
     ``frame``, a column, adds a slider that moves the points: every frame holds the same points in
     the same order, with the same colours. Numbers colour by cividis; names by their rank in it, and
-    stand in the hover text with the column ``hover``. Text from the table is escaped.
+    stand in the hover text with the column ``hover``. ``note`` stands below the map. Text from the
+    table is escaped.
 
     Raises:
         LookupError: a column that is not there.
@@ -116,6 +122,9 @@ def interactive_map(
         **({"scene": scene} if "z" in axes else scene),
         **({"sliders": [_slider(frame, [_html(name) for name in names])]} if frame else {}),
     )  # fmt: skip
+    if note:
+        figure.add_annotation(text=_html(note), showarrow=False, xref="paper", yref="paper",
+                              x=0, y=-0.02, xanchor="left")  # fmt: skip
     return figure
 
 

@@ -70,13 +70,16 @@ def draw_again(about: Record, csv: str, **style: Any) -> Any:
         LookupError: no such figure function or style, or a column that is not there.
         ValueError: options that the function does not take, or a table that it refuses.
     """
-    function = FIGURES[about["function"]]
-    table, options = _table(csv, about["types"]), about["options"]
+    function, options = FIGURES[about["function"]], about["options"]
+    try:
+        table = _table(csv, about["types"])
+        use_style(**{**about["style"], **style})
+    except TypeError as error:
+        raise ValueError(f"the record wants a type or a style that is none: {error}") from error
     try:
         inspect.signature(function).bind(table, **options)
     except TypeError as error:
         raise ValueError(f"{about['function']} takes other options by now: {error}") from error
-    use_style(**{**about["style"], **style})
     return _figure(function(table, **options))
 
 

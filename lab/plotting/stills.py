@@ -74,8 +74,10 @@ def _still(figure: "Figure", frame: str | None) -> "Figure":
         raise LookupError(unknown("frame", frame, steps))
     if steps:
         name = frame or next(iter(steps))
-        for trace, moved in zip(still.data, steps[name].data, strict=True):
-            trace.update(moved)
+        step = steps[name]
+        for at, moved in zip(step.traces or range(len(still.data)), step.data, strict=True):
+            still.data[at].update(moved)
+        still.update_layout(step.layout)
         said = figure.layout.sliders[0].currentvalue.prefix or ""
         still.update_layout(title={"text": f"{said}{name}", "font": {"size": 13}, "x": 0.5},
                             margin={"t": 50})  # fmt: skip

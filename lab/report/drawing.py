@@ -59,13 +59,13 @@ def save(health: Health, folder: Path) -> list[Saved]:
     plotting.use_style()
     found = []
     if len(table := lengths(health)):
-        ax = plotting.scores(table, rows="bin", label="mean cosine of two texts")
-        ax.set_ylabel("tokens")
+        label = "mean cosine of two texts"
+        ax = plotting.scores(table, rows="bin", label=label, rows_label="tokens")
         caption = "Mean cosine between texts of about the same length."
         found.append(_saved(ax, table, folder, "cosine_by_length", LENGTH_ALT, caption))
     table = occurrences(health)
-    ax = plotting.bars(table, x="times_a_neighbour", value="texts", log=True)
-    ax.set_xlabel(f"among the {K} nearest of so many texts")
+    x_label = f"among the {K} nearest of so many texts"
+    ax = plotting.bars(table, x="times_a_neighbour", value="texts", log=True, x_label=x_label)
     caption = f"k-occurrence, k = {K}."
     found.append(_saved(ax, table, folder, "hubs", HUBS_ALT, caption))
     return found
