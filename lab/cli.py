@@ -20,7 +20,7 @@ from lab import paths, publish, share, student
 from lab.corpus import command as corpus
 from lab.report import command as reports
 from lab.series import commands as series
-from lab.series.console import AsJson, say_json
+from lab.series.console import AsJson, printable, say_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +77,7 @@ def main() -> None:
 def _stop(message: str, code: int) -> NoReturn:
     # One line, whatever the message holds: the last line of output is for programs.
     sys.stdout.flush()
-    sys.stderr.write(" ".join(message.split()) + "\n")
+    sys.stderr.write(printable(" ".join(message.split())) + "\n")
     sys.exit(code)
 
 

@@ -13,14 +13,17 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from sklearn.neighbors import NearestNeighbors
 
-from lab import data, doctor
+from lab import data, doctor, models
 from lab.explore.embedding_map import EmbeddingMap, seeds
 from lab.explore.map_export import page, parquet, projector
 from lab.explore.map_live import LiveMap
 from lab.explore.map_points import draw, few_levels, nearest, texts_of, unit
 from lab.explore.map_space import Setting
 from lab.explore.map_words import listing, of_seeds
+from lab.models.checkpoints import byte_tokenizer, random_model, tiny_config
 from lab.plotting import maps as drawing
+from lab.projections import stability
+from lab.readout import read_out
 
 EVIL = ["<img src=x onerror=window.ran=1>", "</script><script>window.ran=1</script>", "$x$ &amp;",
         '"><svg onload=window.ran=1>', "tab\there\nline\rreturn\u2028separator"]  # fmt: skip
@@ -205,6 +208,49 @@ def test_a_table_and_a_sentence_hold_no_markup_of_data():
     faith, pairs = of.maps.uncertainty(of.stops[0], [0, 1])
     assert "<img" not in of_seeds(EVIL[0], faith, pairs)
     assert [stop.seed for stop in seeds(of.stops[0], 3)] == [0, 1, 2]
+
+
+def test_a_typed_text_finds_itself_under_a_model_and_a_repair(tmp_path):
+    folder = tmp_path / "tiny"
+    config = tiny_config("bert", hidden_size=16, num_hidden_layers=2, num_attention_heads=1,
+                         intermediate_size=16)  # fmt: skip
+    random_model(config, seed=0).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    model, points = models.load(str(folder)), table(60)
+    of = EmbeddingMap(points, read_out(model, points["text"], poolings=["mean"]), model=model,
+                      stops=[Setting(2, "mean", projection="pca")], most=30)  # fmt: skip
+    for repair in ("none", "centring", "all_but_the_top"):
+        setting = Setting(2, "mean", repair, "pca")
+        rows, cosines = of.near_query(of.points["text"][7], setting, 4)
+        assert rows[0] == 7 and cosines[0] == pytest.approx(1, abs=1e-4), repair
+        by_hand = of.neighbours_of([7], setting, k=59).set_index("neighbour")["cosine"]
+        assert cosines[1:] == pytest.approx(by_hand[of.maps.drawn[rows[1:]]].tolist(), abs=1e-4)
+    live = LiveMap(of)
+    live.kind.index, live.query.value = 1, of.points["text"][7]
+    live.search()
+    assert live.chosen[0] == 7 and "<th scope='col' style='text-align:left'>cosine" in (
+        live.listing.value)  # fmt: skip
+
+
+def test_seeds_of_a_method_that_draws_no_lots_are_no_sign_of_trust():
+    of = explorer()
+    said = of_seeds("a", *of.maps.uncertainty(of.stops[0], [0, 1]))
+    assert "The seed changes next to nothing" in said
+    noise = pd.DataFrame(np.random.default_rng(0).standard_normal((60, 2)), columns=["x", "y"])
+    faith, _ = of.maps.uncertainty(of.stops[0], [0, 1])
+    pairs = stability({0: of.maps.coordinates(of.stops[0]), 1: noise})
+    assert "next to nothing" not in of_seeds("a", faith, pairs)
+
+
+def test_a_sample_is_said_on_the_map_and_only_the_map_that_moves_is_sent():
+    live = LiveMap(explorer(n=60, most=20, by="kind", seed=1))
+    assert "20 of 60 points, drawn by kind" in live.figures[0].layout.title.text
+    sent = []
+    live.figures[1].layout.on_change(lambda *_: sent.append(1), "title")
+    still = live.figures[1].data[0].x
+    live.way.value = 0.5
+    assert live.figures[1].data[0].x is still or np.array_equal(live.figures[1].data[0].x, still)
+    assert not sent and "50% of the way" in live.figures[0].layout.title.text
 
 
 def test_exports_come_back_as_they_went_out(tmp_path):

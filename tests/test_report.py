@@ -1,9 +1,11 @@
 """A user's file under a model: every defect by its row, health, and a page that runs nothing."""
 
+import gzip
 import json
 import re
 import sys
 import time
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from lab import cli, data, models
 from lab.anisotropy import Rows
 from lab.explore.your_data import YourData
 from lab.models.checkpoints import byte_tokenizer, random_model, tiny_config
-from lab.report import defects, example, findings, judge, labels, page, rows
+from lab.report import defects, example, findings, judge, labels, lines, page
 from lab.report import survey as surveys
 from lab.report.health import examine
 from lab.report.survey import survey
@@ -101,10 +103,44 @@ def test_jsonl_and_parquet_are_judged_by_the_same_rules(tmp_path, kind):
     assert found.defects["line"].isna().all() == (kind == "parquet")
 
 
-def test_a_quote_that_never_closes_is_named_where_it_opens(tmp_path):
-    path = csv(tmp_path / "t.csv", *(f"{one},a" for one in sentences(14)), '"open,a', "lost,b")
-    found = survey(path, text="text").defects
-    assert found[["kind", "row", "line"]].to_numpy().tolist() == [["malformed", 15, 16]]
+def test_a_quote_that_never_closes_is_named_where_it_opens_with_the_lines_it_costs(tmp_path):
+    first = [f"{one},a" for one in sentences(14)]
+    found = survey(csv(tmp_path / "t.csv", *first, '"open,a', "lost,b", "lost,c"), text="text")
+    assert found.defects[["kind", "row", "line"]].to_numpy().tolist() == [["malformed", 15, 16]]
+    assert "the 3 lines from 16 to 18 are lost" in found.defects["detail"][0]
+    assert any(note.startswith("2 more lines are lost") for note in found.notes)
+    late = ['"open,a', *(f"{one} again,b" for one in sentences(14)), 'a 5" one,c']
+    with pytest.raises(ValueError, match=r"1 of 1 rows can't be read; row 1 \(line 2"):
+        survey(csv(tmp_path / "t.csv", *late))
+    late[-1] = 'closed at last",c'
+    found = survey(csv(tmp_path / "t.csv", *first, *late), text="text").defects
+    assert found[["kind", "row"]].to_numpy().tolist() == [["rows in a cell", 15]]
+    assert found["detail"][0].startswith("14 lines in a cell")
+
+
+def test_every_defect_of_a_label_is_listed_beside_those_of_its_text(tmp_path):
+    bad = [",", "x,", "a\x07,b\x07", f"{sentences(1)[0]},b"]
+    lines = [f"{one},a" for one in sentences(14)]
+    found = survey(csv(tmp_path / "t.csv", *lines, *bad), text="text", label="label").defects
+    named = sorted(map(tuple, found[["row", "kind"]].to_numpy().tolist()))
+    assert named == [(15, "empty"), (15, "no label"), (16, "no label"), (17, "control characters"),
+                     (17, "control characters"), (18, "duplicate")]  # fmt: skip
+    assert found["detail"].str.startswith("the label: 1 (U+0007)").sum() == 1
+    assert found["detail"].str.endswith("its label is 'b', not 'a'").sum() == 1
+
+
+def test_the_header_is_cut_where_it_gives_most_columns_even_if_quoted(tmp_path):
+    lines = [f"{one}, and so on;a" for one in sentences(14)]
+    found = survey(csv(tmp_path / "t.csv", *lines, head='"a, b, c";label'), text="a, b, c")
+    assert found.distinct == 14 and "separated by ';'" in found.notes[0]
+    found = survey(csv(tmp_path / "t.csv", *sentences(14), head='"two\nlines"'))
+    assert found.text == "two\nlines" and found.texts["line"][0] == 3
+
+
+def test_a_file_without_a_header_is_asked_about(tmp_path):
+    first, *others = sentences(15)
+    notes = survey(csv(tmp_path / "t.csv", *others, head=first)).notes
+    assert any("has the file no header?" in note for note in notes)
 
 
 def test_a_sample_of_a_longer_file_is_fair_and_defects_are_those_of_all_rows(tmp_path):
@@ -142,7 +178,28 @@ BAD = {
     "0 of 3 rows have a text": lambda p: csv(p / "z.csv", ",", " ,", ",a"),
     r"1 of 30 rows .* duplicate: 29 \(row 2, 3, 4": lambda p: csv(p / "q.csv", *["same,a"] * 30),
     "a report needs 12 or more": lambda p: csv(p / "f.csv", *sentences(5), head="text"),
+    "is a folder; a report is of one file": lambda p: (p / "f.csv").mkdir() or p / "f.csv",
+    "line 1 can't be read as a header": lambda p: csv(p / "b.csv", "text", "a", head=""),
+    "0 of 0 rows have a text": lambda p: csv(p / "h.csv", head="text"),
+    "p.parquet: two columns are named 'text'": lambda p: stored(p / "p.parquet", ["text"] * 2),
+    "z.jsonl.gz is cut off or damaged after row [1-9]": lambda p: zipped(p / "z.jsonl.gz", -9),
+    "z.jsonl.gz can't be read, or is damaged": lambda p: zipped(p / "z.jsonl.gz", 9),
+    r"rename the file 'caf\\udce9.csv'": lambda p: csv(p / "caf\udce9.csv", "a"),
+    r"have \\x1b\[31m": lambda p: csv(p / "c.csv", "a", head="\x1b[31m"),
 }  # fmt: skip
+
+
+def stored(path, names):
+    """A Parquet file with the same texts under every name."""
+    pq.write_table(pa.table([pa.array(sentences(14))] * len(names), names=names), path)
+    return path
+
+
+def zipped(path, end):
+    """A JSONL file in gzip, cut off."""
+    lines = (json.dumps({"text": f"{one} {hash(one)}"}) for one in sentences(5000))
+    path.write_bytes(gzip.compress("\n".join(lines).encode())[:end])
+    return path
 
 
 @pytest.mark.parametrize("words", BAD)
@@ -166,7 +223,7 @@ def test_a_file_beyond_the_limits_is_refused_with_the_limit(tmp_path, monkeypatc
     monkeypatch.setattr(surveys, "MOST_TEXT", 500)
     with pytest.raises(ValueError, match=r"limit of 500 by row \d+; take fewer with --max-rows"):
         survey(path, text="text")
-    monkeypatch.setattr(rows, "LONGEST", 20)
+    monkeypatch.setattr(lines, "LONGEST", 20)
     with pytest.raises(ValueError, match="line 2 is longer than the limit of 20 characters"):
         survey(path, text="text")
 
@@ -245,14 +302,30 @@ def test_a_report_replaces_a_report_and_nothing_else(health, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="is no report of ours"):
         page.write(health, tmp_path / "mine")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="or holds other files beside one"):
+        page.check(tmp_path / "out")
+    for damaged in ("{", "[]"):
+        (tmp_path / "mine" / "manifest.json").write_text(damaged)
+        with pytest.raises(ValueError, match="is no report of ours"):
+            page.check(tmp_path / "mine")
+
+
+def test_a_label_that_a_spreadsheet_would_run_is_quoted_and_all_labels_are_in_a_csv(tmp_path, tiny):
+    lines = [f"{one},{'=1+1' if at % 2 else 'b'}" for at, one in enumerate(sentences(14))]
+    found = survey(csv(tmp_path / "t.csv", *lines), text="text", label="label")
+    page.write(examine(found, models.load(tiny)), tmp_path / "out")
+    assert set(pd.read_csv(tmp_path / "out" / "texts.csv")["label"]) == {"'=1+1", "b"}
+    assert set(pd.read_parquet(tmp_path / "out" / "texts.parquet")["label"]) == {"=1+1", "b"}
+    assert set(pd.read_csv(tmp_path / "out" / "labels.csv")["label"]) == {"'=1+1", "b"}
 
 
 def test_the_explorer_answers_in_words_shows_markup_and_keeps_what_it_had(health, tiny, tmp_path):
-    from lab.explore.your_data import _Panel
+    from lab.explore.your_panel import Panel
 
     path = csv(tmp_path / "t.csv", *(f"{one} {EVIL}" for one in range(14)), head="<b>text</b>")
     model = models.load(tiny, max_length=64)
-    panel = _Panel(YourData(health, model, tmp_path))
+    panel = Panel(YourData(health, model, tmp_path))
     hubs = panel.shown["hubs"].value
     panel.k.value = 3
     assert panel.shown["hubs"].value != hubs
@@ -267,6 +340,47 @@ def test_the_explorer_answers_in_words_shows_markup_and_keeps_what_it_had(health
     assert not any("<img" in one.value for one in panel.shown.values())
     panel._export()
     assert (tmp_path / "t-report" / "report.html").is_file()
+    line = panel.status.widget.children[1]
+    panel.file.value = str(csv(tmp_path / "u.csv", *(f"{i},{one}" for i, one in
+                               enumerate(sentences(14))), head="id,<i>body</i>"))  # fmt: skip
+    assert panel.column.value == "<i>body</i>" and "has no column" in line.value
+    assert "<i>" not in line.value
+
+
+def given(name, text):
+    """What a browser hands over for one file."""
+    content = text.encode()
+    return ({"name": name, "type": "text/csv", "size": len(content), "content": memoryview(content),
+             "last_modified": datetime.now(UTC)},)  # fmt: skip
+
+
+def test_an_upload_is_kept_apart_and_opened_and_a_wrong_one_is_answered_in_words(
+    health, tiny, tmp_path
+):
+    from lab.explore.your_panel import Panel
+
+    panel = Panel(YourData(health, models.load(tiny, max_length=64), tmp_path))
+    line = panel.status.widget.children[1]
+    (tmp_path / "texts.csv").write_text("mine")
+    panel.upload.value = given("../texts.csv", "\n".join(["body", *sentences(14)]))
+    assert (tmp_path / "texts.csv").read_text() == "mine" and panel.column.value == "body"
+    assert panel.file.value == str(tmp_path / "uploads" / "texts.csv")
+    panel.upload.value = given("texts.csv", "\n".join(["other", *sentences(15)]))
+    assert panel.column.value == "other", "the same name again is opened anew"
+    panel.upload.value = given("texts.csv", "")
+    assert "is empty" in line.value, "what was wrong is not said over"
+    panel.upload.value = given("texts.xls", "x")
+    assert "files ending in .csv" in line.value
+    assert sorted(path.name for path in (tmp_path / "uploads").iterdir()) == ["texts.csv"]
+
+
+def test_a_map_of_fewer_texts_than_there_are_says_so(health, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.explore.your_data.MOST_POINTS", 50)
+    explorer = YourData(health, models.load(tiny), tmp_path)
+    said = explorer.frames().layout.annotations[0].text
+    n = len(health.survey.texts)
+    assert f"50 of {n} texts, drawn with seed 0; two components hold" in said
+    assert len(explorer.table()) == 50
 
 
 def test_a_cell_is_named_for_what_it_is():
@@ -278,5 +392,5 @@ def test_a_cell_is_named_for_what_it_is():
     }  # fmt: skip
     assert [judge.cell(value)[0][0] for value in kinds] == list(kinds.values())
     assert judge.cell("A plain text, with Müller and 東京.") == []
-    assert judge.label(3.0) == ("3", "") and judge.label(True) == ("True", "")
+    assert judge.label(3.0) == ("3", []) and judge.label(True) == ("True", [])
     assert defects.excerpt("=1+1").startswith("'")

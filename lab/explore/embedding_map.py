@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from lab.models import EmbeddingModel
 
-TEXT, TOKENS = "text", "tokens"
+TEXT = "text"
+MOST = 30_000  # points that a browser moves within about half a second
 
 
 class EmbeddingMap:
@@ -34,7 +35,7 @@ class EmbeddingMap:
             Default: the last layer, then the first, of the first pooling.
         model: what embeds a typed query; without one, only words are searched for.
         colours: columns to colour and shape by; default all but ``text``.
-        most: points that are drawn; more are sampled.
+        most: points that are drawn; more are sampled, and neighbours are those among all of them.
         by: the column by whose values the sample is stratified.
         seed: of that sample.
         neighbours: k of trustworthiness and of agreement between seeds.
@@ -53,7 +54,7 @@ class EmbeddingMap:
         stops: Sequence[Setting] = (),
         model: "EmbeddingModel | None" = None,
         colours: Sequence[str] = (),
-        most: int = 200_000,
+        most: int = MOST,
         by: str | None = None,
         seed: int = 0,
         neighbours: int = 10,

@@ -44,7 +44,8 @@ Plotly.newPlot("map", figure.data, figure.layout, {{responsive: true, displaylog
 def parquet(points: pd.DataFrame, path: Path) -> Path:
     """The file: one row per point with its text, columns and coordinates.
 
-    Embedding Atlas opens it: ``embedding-atlas map.parquet --text text --x x --y y``.
+    Embedding Atlas takes such a file by its documentation (it was not tried here):
+    ``embedding-atlas map.parquet --text text --x x --y y``.
 
     Raises:
         OSError: it cannot be written; what was there before still is.

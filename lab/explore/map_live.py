@@ -1,5 +1,6 @@
 """The live face of the embedding map: its controls, two maps side by side, a table."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,10 +8,11 @@ import pandas as pd
 
 from lab import projections
 from lab.explore.faces import Status, text
+from lab.explore.map_controls import lengths, of_side
 from lab.explore.map_export import EXPORTS
 from lab.explore.map_points import few_levels
-from lab.explore.map_space import NO_REPAIR, REPAIRS_SHOWN, Setting
-from lab.explore.map_words import legend, listing, of_seeds
+from lab.explore.map_space import Setting
+from lab.explore.map_words import legend, listing, of_seeds, title
 from lab.plotting import maps as drawing
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ LISTED = 20  # chosen points whose neighbours are listed
 FOUND = 10  # points that a typed query finds
 SEEDS = 5
 NOTHING = "no column"
-LAYOUT = {  # two beside each other in a notebook of common width, under one legend of HTML
-    "width": 530, "height": 560, "margin": {"t": 96, "r": 34, "l": 8, "b": 8},
+LAYOUT = {  # two beside each other in a window of 1280 pixels with its side bar, one HTML legend
+    "width": 415, "height": 510, "margin": {"t": 124, "r": 34, "l": 8, "b": 8},
     "title": {"y": 1, "yanchor": "top", "pad": {"t": 12, "l": 8}, "font": {"size": 12}},
     "showlegend": False, "modebar": {"orientation": "v"},
 }  # fmt: skip
@@ -53,15 +55,14 @@ class LiveMap:
         )
         self.dimensions = w.Dropdown(options=[("plane", 2), ("space", 3)], value=a.dimensions,
                                      description="map in", **wide)  # fmt: skip
-        self.sides = [self._side(name, stop, wide)
-                      for name, stop in zip("AB", [*of.stops, a][:2], strict=True)]  # fmt: skip
+        self.sides = [of_side(of.maps.spaces, stop, wide) for stop in [*of.stops, a][:2]]
         self.way = w.FloatSlider(value=0, min=0, max=1, step=0.05, description="from A to B",
                                  readout_format=".0%", **wide)  # fmt: skip
         self.colour = w.Dropdown(options=of.colours, description="colour by", **wide)
         self.shape = w.Dropdown(options=[NOTHING, *of.colours], description="shape by", **wide)
         self.neighbours = w.IntSlider(value=of.maps.neighbours, min=2, max=50,
                                       description="neighbours", **wide)  # fmt: skip
-        self.lengths = self._lengths(wide)
+        self.lengths = lengths(of.points, wide)
         self.query = w.Text(placeholder="words, or a text", description="search", **wide)
         self.kind = w.Dropdown(options=["contained in a text", "near in the space of A"],
                                layout={"width": "14em"})  # fmt: skip
@@ -105,31 +106,6 @@ class LiveMap:
             control["layer"].value, control["pooling"].value, control["repair"].value,
             self.projection.value, self.dimensions.value, stop.seed,
         )  # fmt: skip
-
-    def _side(self, name: str, stop: Setting, wide: dict[str, Any]) -> dict[str, Any]:
-        """The controls of one side: layer, pooling, repair."""
-        import ipywidgets as w
-
-        spaces = self.of.maps.spaces
-        layer = w.SelectionSlider(options=list(spaces.layers), value=stop.layer,
-                                  description="layer", continuous_update=False, **wide)  # fmt: skip
-        repairs = [NO_REPAIR, *REPAIRS_SHOWN]
-        return {
-            "layer": layer,
-            "pooling": w.Dropdown(options=list(spaces.poolings), value=stop.pooling,
-                                  description="pooling", **wide),
-            "repair": w.Dropdown(options=repairs, value=stop.repair, description="repair", **wide),
-        }  # fmt: skip
-
-    def _lengths(self, wide: dict[str, Any]) -> Any:
-        """A slider over the lengths there are, or None without a column of them."""
-        import ipywidgets as w
-
-        if "tokens" not in self.of.points or self.of.points["tokens"].nunique() < 2:
-            return None
-        least, most = (int(self.of.points["tokens"].agg(what)) for what in ("min", "max"))
-        return w.IntRangeSlider(value=(least, most), min=least, max=most, description="tokens",
-                                **wide)  # fmt: skip
 
     def _settled(self, change: Any = None) -> None:
         """A setting was chosen: both maps computed if they are new, and drawn."""
@@ -191,13 +167,13 @@ class LiveMap:
         self.legend.value = legend(figure)
         self.notes.value = text("; ".join(filter(None, [self.of.drawn_how, *notes])))
 
-    def _moved(self, _: Any = None) -> None:
+    def _moved(self, change: Any) -> None:
         """The points of the left map go some of the way from A to B; only some lengths are seen."""
         with self.status.during("drawing"):
-            self._place()
+            self._place(sides=(0,) if change["owner"] is self.way else (0, 1))
 
-    def _place(self) -> None:
-        """Coordinates, ranges and titles of both figures."""
+    def _place(self, sides: Sequence[int] = (0, 1)) -> None:
+        """Coordinates, ranges and titles of the figures; B stands still while A moves."""
         (start, _), (end, left) = self._pair
         share = self.way.value
         span = drawing.ranges([start, end])
@@ -206,35 +182,20 @@ class LiveMap:
             low, high = self.lengths.value
             hidden = ~self.of.points["tokens"].between(low, high).to_numpy()
         seen = f"{(~hidden).sum()} of {len(hidden)} points"
+        if len(self.of.points) < len(self.of.all):
+            seen += f"<br>{text(self.of.drawn_how)}"
         where = f"A, {share:.0%} of the way to B" if share else "A"
-        for figure, places, side, name in zip(
-            self.figures, (start + share * (end - start), end), (0, 1), (where, "B"), strict=True
-        ):
-            about = f"disparity of A and B {left:.2f}" if side else seen
+        shown = [(start + share * (end - start), where, seen),
+                 (end, "B", f"disparity of A and B {left:.2f}")]  # fmt: skip
+        for side in sides:
+            figure, (places, name, about) = self.figures[side], shown[side]
             with figure.batch_update():
                 places = places.copy()
                 places.loc[hidden] = np.nan  # still there, so that numbers of points stay theirs
                 figure.data[0].update(drawing.places(places))
                 axes = figure.layout.scene if "z" in places else figure.layout
                 axes.update({f"{axis}axis": {"range": limits} for axis, limits in span.items()})
-                figure.layout.title.text = f"{self._title(name, side)}<br>{about}"
-
-    def _title(self, name: str, side: int) -> str:
-        """What a map is of, and how far it can be trusted, or why that cannot be said."""
-        setting = self.setting(side)
-        try:
-            found = self.of.maps.faithfulness(setting).to_dict("records")
-        except ValueError as error:
-            trust = text(error)
-        else:
-            trust = (
-                "<br>".join(
-                    f"{one['metric']} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
-                    for one in found
-                )
-                + f", {found[0]['n']} points checked"
-            )
-        return f"<b>{name}</b>: {text(setting.label)}<br>{trust}"
+                figure.layout.title.text = title(name, self.setting(side), self.of.maps, about)
 
     def _point(self, rows: list[int]) -> None:
         """What is under the pointer, when there are too many points to send all words."""

@@ -6,14 +6,35 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from lab.explore.faces import text
+from lab.explore.map_space import Maps, Setting
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 LONGEST = 160  # characters of a text in a table
+SAME = 0.99  # Jaccard of two maps from which on the seed is said to change nothing
+SEEDLESS = (
+    " The seed changes next to nothing here (pca draws no lots, and tsne begins from the principal "
+    "components), so that seeds agree is no sign that the map can be trusted."
+)
 SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "cross": "✚", "x": "✖", "triangle-up": "▲",
          "star": "★", "triangle-down": "▼", "circle-open": "○", "square-open": "□",
          "diamond-open": "◇"}  # fmt: skip
+
+
+def title(name: str, setting: Setting, maps: Maps, about: str) -> str:
+    """What a map is of, and how far it can be trusted, or why that cannot be said."""
+    try:
+        found = maps.faithfulness(setting).to_dict("records")
+    except ValueError as error:
+        trust = [text(error)]
+    else:
+        trust = [
+            f"{one['metric']} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+            for one in found
+        ]
+        trust[-1] += f", {found[0]['n']} points checked"
+    return "<br>".join([f"<b>{text(name)}</b>", text(setting.label), *trust, about])
 
 
 def listing(
@@ -75,7 +96,8 @@ def of_seeds(label: str, faith: pd.DataFrame, pairs: pd.DataFrame) -> str:
         f"{faith['n'].iloc[0]} of {n}): {'; '.join(said)}. Of a point's {k} neighbours on the map, "
         f"two seeds agree on {_span(pairs['jaccard'])} (Jaccard, mean over points; "
         f"{pairs['by_chance'].iloc[0]:.3f} by chance); disparity after alignment "
-        f"{_span(pairs['disparity'])}; {len(pairs)} pairs of seeds.</p>"
+        f"{_span(pairs['disparity'])}; {len(pairs)} pairs of seeds."
+        f"{SEEDLESS if pairs['jaccard'].min() >= SAME else ''}</p>"
     )
 
 

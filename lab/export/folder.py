@@ -7,6 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def check(out: Path, refusal: str, ours: Callable[[Path], bool]) -> None:
+    """Nothing, if ``out`` may be written as :func:`new` does.
+
+    Raises:
+        ValueError: it holds something we may not replace; in these words.
+    """
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or ours(out))):
+        raise ValueError(f"{out} {refusal}; choose another folder")
+
+
 @contextmanager
 def new(out: Path, refusal: str, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """A folder to write into; it becomes ``out`` at the end, or is gone if something failed.
@@ -17,8 +27,8 @@ def new(out: Path, refusal: str, ours: Callable[[Path], bool]) -> Iterator[Path]
         ValueError: ``out`` holds something we may not replace.
         OSError: it cannot be written; what was there is still there.
     """
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or ours(out))):
-        raise ValueError(f"{out} {refusal}; choose another folder")
+    check(out, refusal, ours)
+    out = out.resolve()  # a link stays one: what it names is replaced
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

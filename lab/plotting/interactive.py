@@ -75,8 +75,8 @@ def interactive_map(
 
     ``frame``, a column, adds a slider that moves the points: every frame holds the same points in
     the same order, with the same colours. Numbers colour by cividis; names by their rank in it, and
-    stand in the hover text with the column ``hover``. ``note`` stands below the map. Text from the
-    table is escaped.
+    stand in the hover text with the column ``hover``. Text from the table is escaped; a ``note``
+    stands below the map.
 
     Raises:
         LookupError: a column that is not there.
@@ -112,6 +112,11 @@ def interactive_map(
             go.Frame(name=_html(name), data=[place])
             for name, place in zip(names, places, strict=True)
         ]
+    if note:
+        figure.add_annotation(
+            text=_html(note), showarrow=False, xref="paper", yref="paper", x=0, y=-0.02,
+            xanchor="left",
+        )  # fmt: skip
     plain_axis = {"showticklabels": False, "title": {"text": ""}, "zeroline": False}
     scene = {f"{axis}axis": plain_axis for axis in axes}
     figure.update_layout(

@@ -5,7 +5,7 @@ WebGL draws it. Behind it stand traces of no point: the entries of the legend. T
 is escaped, because plotly reads names and hovers as a kind of HTML.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,12 @@ import pandas as pd
 
 from lab.plotting.columns import floats, levels, plain, require
 from lab.plotting.interactive import _html, _slider
+from lab.plotting.map_styles import IN_SPACE, MOST_LEVELS, SYMBOLS, colour_styles, shape_styles
 from lab.plotting.style import COLOURS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "triangle-down")
-IN_SPACE = (*SYMBOLS[:5], "circle-open", "square-open", "diamond-open")  # plotly has no others
-MOST_LEVELS = 8  # of a column of names: there are as many colours, and symbols in three dimensions
 LONGEST = 80  # characters of a text when its point is pointed at
 FADED = 0.12
 
@@ -106,12 +104,12 @@ def restyle(figure: Any, colour: pd.Series, shape: pd.Series | None) -> None:
         ValueError: more names than marks.
     """
     marks = SYMBOLS if figure.data[0].type == "scattergl" else IN_SPACE
-    symbols, *shapes = _shape_styles(shape, marks)
-    points, *colours = _colour_styles(colour)
+    symbols, *shapes = shape_styles(shape, marks)
+    points, *colours = colour_styles(colour)
     if shape is not None and [one["name"] for one in colours] == [one["name"] for one in shapes]:
         for one, mark in zip(colours, marks, strict=True):  # the same names: one entry for both
             one["marker"]["symbol"] = mark
-        _, *shapes = _shape_styles(None, marks)
+        _, *shapes = shape_styles(None, marks)
     else:
         for one in colours:
             one["marker"]["symbol"] = marks[0]
@@ -177,59 +175,11 @@ def _size(n: int, kind: str) -> float:
     return float(np.clip(90 / np.sqrt(n) + 2.5, 3, 8)) / (1 if kind == "scattergl" else 2)
 
 
-def _colour_styles(column: pd.Series) -> list[dict[str, Any]]:
-    """The style of the points and of the legend's colours, one per trace."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        values = floats(column).astype(np.float32)
-        scale = {"colorscale": "Cividis", "cmin": float(np.nanmin(values)), "showscale": True,
-                 "cmax": float(np.nanmax(values)) or 1.0}  # fmt: skip
-        bar = {"title": {"text": _html(column.name)}, "thickness": 12, "len": 0.6, "y": 0.3}
-        return [{"marker": {"color": values, "opacity": 0.8, "colorbar": bar, **scale}},
-                *_entries([], {})]  # fmt: skip
-    names, codes = _codes(column)
-    steps = [(edge / MOST_LEVELS, colour) for place, colour in enumerate(COLOURS)
-             for edge in (place, place + 1)]  # fmt: skip
-    marker = {"color": codes, "opacity": 0.8, "colorscale": steps, "cmin": -0.5,
-              "cmax": MOST_LEVELS - 0.5, "showscale": False}  # fmt: skip
-    return [{"marker": marker}, *_entries(names, {"color": COLOURS})]
-
-
-def _shape_styles(column: pd.Series | None, marks: Sequence[str]) -> list[Any]:
-    """The symbols of the points, then the style of the legend's, one per trace."""
-    if column is None:
-        return ["circle", *_entries([], {})]
-    names, codes = _codes(column)
-    entries = _entries(names, {"symbol": marks, "color": ["#555555"] * MOST_LEVELS})
-    return [np.array(marks)[codes.astype(int)], *entries]
-
-
-def _entries(names: Sequence[Any], marks: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """One style for every place of the legend; those without a name are not shown."""
-    return [
-        {"name": _html(names[place]) if place < len(names) else "",
-         "visible": place < len(names), "showlegend": place < len(names),
-         "marker": {"size": 8, **{key: values[place] for key, values in marks.items()}}}
-        for place in range(MOST_LEVELS)
-    ]  # fmt: skip
-
-
-def _codes(column: pd.Series) -> tuple[list[Any], np.ndarray]:
-    """The names of a column and the number of each row's."""
-    names = levels(column)
-    if len(names) > MOST_LEVELS:
-        raise ValueError(
-            f"{len(names)} values of {column.name!r}, {MOST_LEVELS} marks to tell them apart; "
-            "keep the most frequent ones and call the rest 'other'"
-        )
-    codes = column.map({name: place for place, name in enumerate(names)})
-    return names, codes.to_numpy(np.float32)
-
-
 def _menu(points: pd.DataFrame, colours: Sequence[str]) -> dict[str, Any]:
     """A menu that changes what colours the points, and the legend with it."""
     buttons = []
     for column in colours:
-        styles = _colour_styles(points[column])
+        styles = colour_styles(points[column])
         marker = styles[0]["marker"]
         change: dict[str, list[Any]] = {
             f"marker.{key}": [marker.get(key)] + [None] * MOST_LEVELS

@@ -1,11 +1,13 @@
 """The command ``lab report``."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from lab.series import console
+from lab.series.console import printable
 
 
 def report(
@@ -28,21 +30,20 @@ def report(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU.")] = None,
 ) -> None:
     """Is a model healthy on my texts? Defects by row, then a page: OUT/report.html."""
+    from lab.report import defects
+    from lab.report.rows import stem
     from lab.report.survey import survey
 
     begun = time.monotonic()
 
     def say(line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+        console.say(printable(line))
 
-    out = out or file.with_name(f"{file.name.split('.')[0]}-report")
+    out = out or file.with_name(f"{stem(file)}-report")
     found = survey(file, text=text, label=label, most=max_rows, seed=seed)
     say(f"{file.name}: {found.rows:,} rows, {found.distinct:,} different texts")
     for note in found.notes:
         say(f"  {note}")
-    from lab.report import defects
-
     for one in defects.counts(found.defects).itertuples():
         say(f"  {one.kind}: {one.rows} (row {one.which}): {one.meaning}".replace("(row )", ""))
     from lab import models
@@ -50,9 +51,11 @@ def report(
     from lab.report.findings import findings
     from lab.report.health import examine
 
+    page.check(out)
     say(f"reading {len(found.texts):,} texts with {model} ...")
     health = examine(found, models.load(model, device=device), seed=seed)
     path = page.write(health, out)
     for finding in findings(health):
         say(f"{finding.state:>8}  {finding.about}: {finding.says}")
-    say(f"{time.monotonic() - begun:.0f} s\n{path}")
+    say(f"{time.monotonic() - begun:.0f} s")
+    say(str(path))

@@ -30,10 +30,11 @@ KINDS = {
     "encoding": Kind("bytes that are not UTF-8; what they mean is not guessed", False),
     "duplicate": Kind("the same text as an earlier row, which is the one that is measured", False),
     "near duplicate": Kind("all but the same as another row", True),
+    "rows in a cell": Kind("a cell holds lines that look like rows of the file", True),
     "very long": Kind("longer than models read", True),
     "control characters": Kind("characters that no reader sees", True),
     "damaged characters": Kind("traces of an earlier wrong decoding", True),
-    "no label": Kind("the text is measured, but counts in nothing about labels", True),
+    "no label": Kind("the text counts in nothing about labels", True),
     "file": Kind("of the file as a whole", True),
 }
 COLUMNS = ["kind", "row", "line", "detail", "measured"]

@@ -9,15 +9,18 @@ from matplotlib.axes import Axes
 from lab import plotting, projections
 from lab.anisotropy import k_occurrence
 from lab.plotting import Saved
-from lab.report.health import Health, K
+from lab.report.health import Health
+from lab.report.measures import K
 
+LENGTH_LABEL = "mean cosine of two texts of so many tokens"
 LENGTH_ALT = (
     "Mean cosine between two texts of about the same length, one dot with its 95 % interval for "
     "each bin of tokens, from the shortest texts to the longest."
 )
+HUBS_LABEL = f"among the {K} nearest of so many texts"
 HUBS_ALT = (
     "How many texts are among the ten nearest of how many others, one bar for each count, on a log "
-    "scale: a long tail to the right is a few texts near to very many."
+    "scale: the further to the right, the more of a hub a text is."
 )
 
 
@@ -59,13 +62,11 @@ def save(health: Health, folder: Path) -> list[Saved]:
     plotting.use_style()
     found = []
     if len(table := lengths(health)):
-        label = "mean cosine of two texts"
-        ax = plotting.scores(table, rows="bin", label=label, rows_label="tokens")
+        ax = plotting.scores(table, rows="bin", label=LENGTH_LABEL, rows_label="tokens")
         caption = "Mean cosine between texts of about the same length."
         found.append(_saved(ax, table, folder, "cosine_by_length", LENGTH_ALT, caption))
     table = occurrences(health)
-    x_label = f"among the {K} nearest of so many texts"
-    ax = plotting.bars(table, x="times_a_neighbour", value="texts", log=True, x_label=x_label)
+    ax = plotting.bars(table, x="times_a_neighbour", value="texts", log=True, x_label=HUBS_LABEL)
     caption = f"k-occurrence, k = {K}."
     found.append(_saved(ax, table, folder, "hubs", HUBS_ALT, caption))
     return found

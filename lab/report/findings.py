@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lab.report.defects import KINDS
-from lab.report.health import NEAR, PAIRS, Health, K
+from lab.report.health import NEAR, PAIRS, Health
+from lab.report.measures import K
 
 FINE, LOOK, MEASURED = "fine", "look", "measured"
 

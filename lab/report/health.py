@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab import results
-from lab.anisotropy import Rows, k_occurrence, measure
-from lab.anisotropy.neighbours import hubness
+from lab.anisotropy import Rows, k_occurrence
 from lab.corpus.columns import OWN, Columns, default_prompt
 from lab.models import EmbeddingModel, settings
 from lab.models.texts import TextError, TruncationWarning
-from lab.report import labels
+from lab.report import measures
 from lab.report.defects import excerpt
-from lab.report.lengths import apart, by_length
-from lab.report.survey import Progress, Survey
+from lab.report.lengths import by_length
+from lab.report.measures import K
+from lab.report.survey import Survey
 from lab.stats.jackknife import Jackknife
 
-K = 10  # neighbours, as hubness is defined by
-MEASURES = ["average_cosine", "isoscore_corrected", "participation_ratio_corrected", "hubness"]
 NEAR = 0.98  # cosine of two texts that are all but the same to the model
 TOGETHER = 1024  # texts between two moves of the bar
 PAIRS = 1000  # near duplicates that are listed
+
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +56,16 @@ class Health:
     @cached_property
     def table(self) -> pd.DataFrame:
         """The tidy results: one row a number, with its interval and n."""
-        return _table(self)
+        return self._measured[0]
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """What could not be measured, and why, by section."""
+        return self._measured[1]
 
     @cached_property
-    def refused(self) -> dict[str, str]:
-        """What could not be measured, and why, by section; filled by :attr:`table`."""
-        return {}
+    def _measured(self) -> tuple[pd.DataFrame, dict[str, str]]:
+        return measures.tidy(self)
 
     @cached_property
     def by_length(self) -> dict[str, Jackknife]:
@@ -190,69 +193,3 @@ def examine(
         )
     took = time.perf_counter() - begun
     return Health(survey, settings(model), rows, tokens + lost, lost, seed, took)
-
-
-def _table(health: Health) -> pd.DataFrame:
-    about = {**health.of, "dataset": health.survey.path.name, "seed": health.seed}
-    parts: dict[str, Callable[[Health], list[dict[str, Any]]]] = {
-        "anisotropy": _anisotropy, "truncation": _truncation, "length": _length, "labels": _labels,
-    }  # fmt: skip
-    found = []
-    for probe, part in parts.items():
-        try:
-            found += [{**about, "probe": probe, **row} for row in part(health)]
-        except ValueError as error:  # one section less, and the report says why
-            health.refused[probe] = str(error)
-    return results.table(found)
-
-
-def _anisotropy(health: Health) -> list[dict[str, Any]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # corrected measures: few rows make intervals wide instead
-        found = measure(health.vectors, MEASURES, seed=health.seed)
-    names = {"measure": "metric", "form": "form", "value": "value", "low": "low", "high": "high"}
-    wanted = found.rename(columns=names)[[*names.values(), "n", "dim"]]
-    n, dim = int(found["n"].min()), health.vectors.shape[1]
-    drawn = Rows(np.random.default_rng(health.seed).standard_normal((n, dim)))
-    control = {"metric": "hubness_of_isotropic_rows", "value": hubness(drawn, drawn.all)}
-    rows = [dict(zip(wanted.columns, one, strict=True)) for one in wanted.itertuples(index=False)]
-    return [*rows, {**control, "n": n, "dim": dim}]
-
-
-def _truncation(health: Health) -> list[dict[str, Any]]:
-    """The share of texts that lose their end; with an interval if they are a sample."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    n, lost = len(health.cut), int((health.cut > 0).sum())
-    row = {"metric": "truncated_share", "value": lost / n, "n": n, "truncated": lost}
-    if health.survey.sampled:
-        low, high = proportion_confint(lost, n, method="wilson")
-        row |= {"low": float(low), "high": float(high)}
-    unread = {
-        "metric": "tokens_unread_share",
-        "value": float(health.cut.sum() / health.tokens.sum()),
-    }
-    return [row, {**unread, "n": n}]
-
-
-def _length(health: Health) -> list[dict[str, Any]]:
-    found = [
-        {"metric": "average_cosine", "bin": name, **_with_interval(one)}
-        for name, one in health.by_length.items()
-    ]
-    first, *_, last = health.by_length.items()
-    grown = apart(last[1], first[1])
-    return [*found, {"metric": "average_cosine_longest_minus_shortest", **grown}]
-
-
-def _labels(health: Health) -> list[dict[str, Any]]:
-    if health.survey.label is None:
-        raise ValueError("no column of labels was given")
-    rng = np.random.default_rng(health.seed)
-    found = labels.agreement(health.rows, health.survey.texts["label"], K, rng)
-    return [{"metric": f"label_{name}", **_with_interval(one)} for name, one in found.items()]
-
-
-def _with_interval(one: Jackknife) -> dict[str, Any]:
-    low, high = map(float, one.interval())
-    return {"value": float(one.value), "low": low, "high": high, "n": one.n}

@@ -36,19 +36,19 @@ def cell(value: Any) -> Wrong:
     return [*_long(value), *_control(value), *_damaged(value)]
 
 
-def label(value: Any) -> tuple[str | None, str]:
-    """The label as text, and what is wrong with it, if anything.
+def label(value: Any) -> tuple[str | None, Wrong]:
+    """The label as text, None if there is none, and everything wrong with it.
 
     Whole numbers and booleans are labels too; 3.0 and 3 are the same.
     """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool | int):
-        return str(value), ""
+        return str(value), []
     wrong = cell(value)
-    if wrong and wrong[0][0] in ("missing", "not a string", "empty", "encoding"):
-        return None, wrong[0][1]
-    return value.strip(), ""
+    if any(kind in ("missing", "not a string", "empty", "encoding") for kind, _ in wrong):
+        return None, [("no label", detail) for _, detail in wrong]
+    return value.strip(), [(kind, f"the label: {detail}") for kind, detail in wrong]
 
 
 def _undecoded(text: str) -> str:
@@ -108,7 +108,7 @@ def text_column(name: str, columns: Sequence[str], rows: Sequence[Any]) -> tuple
     Raises:
         ValueError: no column looks like text, or several do (which).
     """
-    found = [column for column in columns if _looks_like_text([r.get(column) for r in rows])]
+    found = [column for column in columns if looks_like_text([r.get(column) for r in rows])]
     if len(found) == 1:
         return found[0], f"column {found[0]!r} was taken for the texts: no other looks like text"
     said = "none of them looks" if not found else f"{', '.join(map(repr, found))} look"
@@ -118,7 +118,8 @@ def text_column(name: str, columns: Sequence[str], rows: Sequence[Any]) -> tuple
     )
 
 
-def _looks_like_text(cells: Sequence[Any]) -> bool:
+def looks_like_text(cells: Sequence[Any]) -> bool:
+    """Whether the cells are texts, as :func:`text_column` has it."""
     texts = [one for one in cells if isinstance(one, str) and one.strip()]
     if 2 * len(texts) < len(cells) or not texts:
         return False

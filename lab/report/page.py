@@ -18,24 +18,29 @@ from lab.export.page import TEMPLATES
 from lab.plotting import Saved
 from lab.report import defects, drawing, labels
 from lab.report.findings import findings
-from lab.report.health import Health, K
+from lab.report.health import Health
+from lab.report.measures import K
 
 MADE_BY = "embedding-lab report"
+REFUSAL = "exists and is no report of ours, or holds other files beside one"
+LEFT = {".ipynb_checkpoints"}  # what JupyterLab leaves in a folder where it was opened
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-LISTED = 200  # defects on the page, of each kind; the CSV has all
+LISTED = 200  # defects of each kind, and labels, on the page; the CSV has all
 PAIRS = 30  # near duplicates on the page
 
 
 def write(health: Health, out: Path) -> Path:
     """The report.html in the folder ``out``, once all of it is in place.
 
-    Beside it: report, defects, texts and near_duplicates as .parquet and .csv, figures, manifest.
+    Beside it: report, defects, texts, near_duplicates and labels (where there are some) as .parquet
+    and .csv, figures, manifest. In a CSV, a cell that a spreadsheet would take for a formula begins
+    with an apostrophe.
 
     Raises:
         ValueError: ``out`` holds something that is no report.
         OSError: a file cannot be written; what was there is still there.
     """
-    with folder.new(Path(out), "exists and is no report of ours", _ours) as place:
+    with folder.new(Path(out), REFUSAL, _ours) as place:
         results.save(health.table, place, "report")
         health.table.to_csv(place / "report.csv", index=False, lineterminator="\n")
         tables = {
@@ -43,21 +48,50 @@ def write(health: Health, out: Path) -> Path:
             "texts": health.texts,
             "near_duplicates": health.near_duplicates,
         }
+        if "labels" not in health.refused:
+            tables["labels"] = labels.by_label(health.rows, health.survey.texts["label"], K)
         for name, table in tables.items():
             table.to_parquet(place / f"{name}.parquet", index=False)
-            table.to_csv(place / f"{name}.csv", index=False, lineterminator="\n")
+            _harmless(table).to_csv(place / f"{name}.csv", index=False, lineterminator="\n")
         figures = drawing.save(health, place)
-        (place / "report.html").write_text(_html(health, figures), encoding="utf-8")
+        shown = _html(health, figures, tables.get("labels"))
+        (place / "report.html").write_text(shown, encoding="utf-8")
         about = _manifest(health, place)
         (place / manifest.NAME).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return Path(out) / "report.html"
 
 
+def check(out: Path) -> None:
+    """Nothing, if a report may be written there: before the work is done.
+
+    Raises:
+        ValueError: ``out`` holds something that is no report, or more than one.
+    """
+    folder.check(Path(out), REFUSAL, _ours)
+
+
 def _ours(out: Path) -> bool:
-    marker = out / manifest.NAME
-    if not marker.is_file():
+    """Whether all that the folder holds is a report of ours."""
+    try:
+        about = json.loads((out / manifest.NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
-    return json.loads(marker.read_text(encoding="utf-8")).get("made_by") == MADE_BY
+    if not isinstance(about, dict) or about.get("made_by") != MADE_BY:
+        return False
+    known = {*about.get("outputs", ()), manifest.NAME}
+    found = (path.relative_to(out) for path in out.rglob("*") if not path.is_dir())
+    return all(path.as_posix() in known or LEFT & set(path.parts) for path in found)
+
+
+def _harmless(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before what a spreadsheet would run."""
+    words = table.select_dtypes(["object", "string"]).columns
+    guard = {name: table[name].map(_guarded, na_action="ignore") for name in words}
+    return table.assign(**guard)
+
+
+def _guarded(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@\t\r")) else cell
 
 
 def _manifest(health: Health, place: Path) -> dict[str, Any]:
@@ -91,7 +125,7 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _html(health: Health, figures: list[Saved]) -> str:
+def _html(health: Health, figures: list[Saved], by_label: pd.DataFrame | None) -> str:
     loader = jinja2.FileSystemLoader(TEMPLATES)
     templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     survey = health.survey
@@ -122,9 +156,10 @@ def _html(health: Health, figures: list[Saved]) -> str:
         ],
         "pairs": _cells(health.near_duplicates.head(PAIRS)),
         "more_pairs": max(0, len(health.near_duplicates) - PAIRS),
-        "labels": None if "labels" in health.refused else _cells(
-            labels.by_label(health.rows, survey.texts["label"], K)
+        "labels": None if by_label is None else _cells(
+            by_label.nlargest(LISTED, "texts").sort_values("label")
         ),
+        "more_labels": 0 if by_label is None else max(0, len(by_label) - LISTED),
         "figures": {one.path.stem: (_data(one.content), one) for one in figures},
         "sha256": manifest.digest(survey.path),
         "made": manifest.now()[:16].replace("T", " "),

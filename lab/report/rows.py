@@ -4,10 +4,9 @@ Bytes that are not UTF-8 come through as lone surrogates (Python's ``surrogatees
 row harms no other and can be shown as it is.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,30 +17,17 @@ import pyarrow.parquet as pq
 from lab.corpus.rows import BATCH
 from lab.corpus.sources import LINES, PARQUET, is_string, opened
 from lab.registry import unknown
+from lab.report import delimited, lines
+from lab.report.defects import excerpt
+from lab.report.delimited import DELIMITED
+from lab.report.lines import Row
 
-DELIMITED = {".csv": ",;\t|", ".tsv": "\t"}  # ending -> delimiters it may have
 ENDINGS = (*DELIMITED, PARQUET, *LINES)
-LONGEST = 1 << 24  # characters of a cell or a line; beyond it, a quote was never closed
 BOM = b"\xef\xbb\xbf"
 HEAD = 4096  # bytes looked at to tell text from what is none
 SAMPLE = 200  # records of a JSONL file whose keys are its columns
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the file.
-
-    Attributes:
-        number: from 1, the header not counted.
-        line: of the file on which it begins, from 1; None in Parquet.
-        cells: by column; None if the row can't be read.
-        wrong: (kind, detail) of what is wrong with the row itself.
-    """
-
-    number: int
-    line: int | None
-    cells: Mapping[str, Any] | None
-    wrong: tuple[str, str] | None = None
+NEAR = 8  # files that are named when the one that was wanted is not there
+DAMAGE = (pa.ArrowException, OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -64,17 +50,43 @@ class Source:
         """Every row of the file in order; ``columns`` are those that will be looked at.
 
         Raises:
-            ValueError: a line longer than LONGEST, or a damaged file (where).
+            ValueError: a line longer than the limit, or a damaged file (after which row).
         """
+        number = 0
+        try:
+            for row in self._rows(columns):
+                number = row.number
+                yield row
+        except DAMAGE as error:
+            name = self.path.name
+            raise ValueError(f"{name} is cut off or damaged after row {number}: {error}") from error
+
+    def _rows(self, columns: Sequence[str]) -> Iterator[Row]:
         if self.delimiter:
-            return _of_csv(self)
+            return delimited.rows(self.path, self.columns, self.delimiter)
         return _of_parquet(self, columns) if self.path.suffix == PARQUET else _of_jsonl(self.path)
 
     def check(self, column: str) -> str:
-        """The column, if the file has it; LookupError names what there is, and the nearest."""
+        """The column, if the file has it.
+
+        Raises:
+            LookupError: it has not; the message names what there is, and the nearest.
+            ValueError: its name can't be written down.
+        """
         if column not in self.columns:
             raise LookupError(f"{self.path.name}: {unknown('column', column, self.columns)}")
+        if not _writable(column):
+            raise ValueError(f"{self.path.name}: rename the column {column!r}: it is no UTF-8")
         return column
+
+
+def stem(path: Path) -> str:
+    """The name of the file without its ending.
+
+    >>> stem(Path("talks.2024.jsonl.gz"))
+    'talks.2024'
+    """
+    return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
 
 
 def source(path: Path) -> Source:
@@ -84,24 +96,48 @@ def source(path: Path) -> Source:
         ValueError: no such file, another kind of file, an empty or damaged one, one that is not
             UTF-8 as a whole, two columns of one name.
     """
+    if not _writable(path.name):
+        raise ValueError(f"rename the file {path.name!r}: its name is not UTF-8")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a report is of one file")
     if not path.is_file():
-        near = ", ".join(sorted(p.name for p in path.parent.glob("*") if p.name.endswith(ENDINGS)))
-        there = f"; in that folder there is {near}" if near else ""
+        near = sorted(p.name for p in path.parent.glob("*") if p.name.endswith(ENDINGS))
+        more = f" and {len(near) - NEAR} more" if len(near) > NEAR else ""
+        there = f"; in that folder there is {', '.join(near[:NEAR])}{more}" if near else ""
         raise ValueError(f"no file at {path}{there}")
     if not path.name.endswith(ENDINGS):
         raise ValueError(f"a report reads files ending in {', '.join(ENDINGS)}; got {path.name}")
     try:
-        if path.suffix == PARQUET:
-            with pq.ParquetFile(path) as file:
-                return Source(path, tuple(file.schema_arrow.names))
-        with opened(path) as stream:
-            head = stream.read(HEAD)
-        _refuse_other_bytes(path, head)
-        bom = ("begins with a byte-order mark, which is no part of the first cell",)
-        notes = bom if head.startswith(BOM) else ()
-        return _csv_source(path, notes) if path.suffix in DELIMITED else _jsonl_source(path, notes)
-    except (pa.ArrowException, OSError, EOFError) as error:
+        found = _of_kind(path)
+    except DAMAGE as error:
         raise ValueError(f"{path.name} can't be read, or is damaged: {error}") from error
+    twice = [name for name in found.columns if found.columns.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path.name}: two columns are named {twice[0]!r}; rename one of them")
+    return found
+
+
+def _of_kind(path: Path) -> Source:
+    if path.suffix == PARQUET:
+        with pq.ParquetFile(path) as file:
+            return Source(path, tuple(file.schema_arrow.names))
+    with opened(path) as stream:
+        head = stream.read(HEAD)
+    _refuse_other_bytes(path, head)
+    bom = ("begins with a byte-order mark, which is no part of the first cell",)
+    notes = bom if head.startswith(BOM) else ()
+    if path.suffix not in DELIMITED:
+        return _jsonl_source(path, notes)
+    columns, delimiter = delimited.header(path)
+    if delimiter != DELIMITED[path.suffix][0]:
+        said = f"cells are separated by {delimiter!r}, which cuts its header into most cells"
+        notes = (*notes, said)
+    return Source(path, columns, notes, delimiter)
+
+
+def _writable(name: str) -> bool:
+    """Whether the name can be written as UTF-8: lone surrogates stand for bytes that can't."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _refuse_other_bytes(path: Path, head: bytes) -> None:
@@ -118,79 +154,6 @@ def _refuse_other_bytes(path: Path, head: bytes) -> None:
         raise ValueError(f"{path.name} is a zip archive, such as a spreadsheet; save it as CSV")
 
 
-def _text(path: Path) -> io.TextIOWrapper:
-    """The file as text, to be closed; bytes that are not UTF-8 become lone surrogates."""
-    return io.TextIOWrapper(opened(path), "utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _bounded(path: Path, stream: io.TextIOWrapper) -> Iterator[str]:
-    """The lines of a file, none of which may fill the memory."""
-    number = 0
-    while line := stream.readline(LONGEST + 1):
-        number += 1
-        if len(line) > LONGEST:
-            raise ValueError(
-                f"{path.name}: line {number} is longer than the limit of {LONGEST:,} characters; "
-                "is it one row a line?"
-            )
-        yield line
-
-
-def _csv_source(path: Path, notes: tuple[str, ...]) -> Source:
-    with _text(path) as stream:
-        header = next(_bounded(path, stream))
-    delimiters = DELIMITED[path.suffix]
-    delimiter = max(delimiters, key=header.count)
-    columns = next(csv.reader([header], delimiter=delimiter), [])
-    names = tuple(name.strip() or f"(column {at})" for at, name in enumerate(columns, 1))
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{path.name}: two columns are named {twice[0]!r}; rename one of them")
-    if any("\udc80" <= character <= "\udcff" for character in header):
-        raise ValueError(
-            f"{path.name}: the header is not UTF-8, so the file is in another encoding; save it "
-            f"as UTF-8, for instance with iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
-        )
-    if delimiter != delimiters[0]:
-        notes = (*notes, f"cells are separated by {delimiter!r}, the most frequent in its header")
-    return Source(path, names, notes, delimiter)
-
-
-def _of_csv(file: Source) -> Iterator[Row]:
-    before = csv.field_size_limit(LONGEST)
-    with _text(file.path) as stream:
-        try:
-            lines = _bounded(file.path, stream)
-            reader = csv.reader(lines, delimiter=file.delimiter, strict=True)
-            number, line = 0, 1
-            while True:
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    wrong = ("malformed", f"{error}; it ends on line {reader.line_num}")
-                    cells = None
-                if number:
-                    yield (
-                        _csv_row(file.columns, number, line, cells)
-                        if cells is not None
-                        else Row(number, line, None, wrong)
-                    )
-                number, line = number + 1, reader.line_num + 1
-        finally:
-            csv.field_size_limit(before)
-
-
-def _csv_row(columns: Sequence[str], number: int, line: int, cells: list[str]) -> Row:
-    cells = cells or [""]  # a blank line
-    if len(cells) != len(columns) and cells != [""]:
-        wrong = ("ragged", f"has {len(cells)} cells, the header has {len(columns)}")
-        return Row(number, line, None, wrong)
-    filled = cells + [""] * (len(columns) - len(cells))
-    return Row(number, line, dict(zip(columns, filled, strict=True)))
-
-
 def _jsonl_source(path: Path, notes: tuple[str, ...]) -> Source:
     columns: dict[str, None] = {}
     for row, _ in zip(_of_jsonl(path), range(SAMPLE), strict=False):
@@ -201,8 +164,8 @@ def _jsonl_source(path: Path, notes: tuple[str, ...]) -> Source:
 
 
 def _of_jsonl(path: Path) -> Iterator[Row]:
-    with _text(path) as stream:
-        for number, line in enumerate(_bounded(path, stream), 1):
+    with lines.text(path) as stream:
+        for number, line in enumerate(lines.bounded(path, stream), 1):
             cells, wrong = _object(line)
             yield Row(number, number, cells, wrong)
 
@@ -211,12 +174,22 @@ def _object(line: str) -> tuple[dict[str, Any] | None, tuple[str, str] | None]:
     if not line.strip():
         return None, ("empty", "a blank line")
     try:
-        cells = json.loads(line)
+        cells = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        return None, ("malformed", f"is not JSON: {error}")
+        return None, ("malformed", f"can't be read as JSON: {error}")
     if not isinstance(cells, dict):
         return None, ("malformed", f"is a JSON {type(cells).__name__}, not an object")
     return cells, None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object; an error where a name stands twice, since either value may be meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has two values named {excerpt(twice)}")
+    return found
 
 
 def _of_parquet(file: Source, columns: Sequence[str]) -> Iterator[Row]:

@@ -2,28 +2,24 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import xxhash
 
 from lab.report import defects, judge
-from lab.report.defects import KINDS, Defect, place
-from lab.report.rows import Row, Source, source
+from lab.report.defects import KINDS, Defect, excerpt, place
+from lab.report.lines import Row
+from lab.report.rows import Source, source
 
 MOST_ROWS = 5_000_000  # of a file: each is remembered, to find duplicates, in about 200 bytes
 MOST_DEFECTS = 200_000  # that are listed one by one
 MOST_TEXT = 1 << 30  # characters of the texts that are held to be measured
 LOOKED_AT = 200  # rows that tell which column holds texts
 LEAST = 12  # different texts: ten neighbours of each, also when one text is left out
-EVERY = 2000  # rows between two moves of the bar
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +62,6 @@ def survey(
     label: str | None = None,
     most: int = 10_000,
     seed: int = 0,
-    progress: Progress | None = None,
 ) -> Survey:
     """What a file holds, row by row; it is streamed, so it may be larger than the memory.
 
@@ -76,7 +71,6 @@ def survey(
         label: the column of the labels, if there is one.
         most: texts that are measured; of more a random sample is taken, defects are of all rows.
         seed: of the sample.
-        progress: gets the share of the file that was read, where that is known.
 
     Raises:
         ValueError: no file, another kind, empty, not UTF-8 as a whole, no or several columns of
@@ -88,17 +82,38 @@ def survey(
     file = source(Path(path))
     notes = list(file.notes)
     if text is None:
-        sample = [one.cells for one in islice(file.rows(file.columns), LOOKED_AT) if one.cells]
-        columns = [column for column in file.columns if column != label]
-        text, said = judge.text_column(file.path.name, columns, sample)
+        text, said = guess(file, label)
         notes.append(said)
+    if judge.looks_like_text([text]):
+        name = excerpt(text)
+        notes.append(f"the name of column {name} reads like a text: has the file no header?")
     columns = list(dict.fromkeys(file.check(name) for name in (text, label) if name is not None))
     seen = _Seen(file, text, label, most, np.random.default_rng(seed))
     for row in file.rows(columns):
         seen.take(row)
-        if progress and row.number % EVERY == 0:
-            progress(min(0.99, row.number / MOST_ROWS))
     return seen.result(notes, seed)
+
+
+def guess(file: Source, label: str | None = None) -> tuple[str, str]:
+    """The column that looks like text beside that of the labels, and the words that say so.
+
+    Raises:
+        ValueError: no row, no such column, or several.
+    """
+    rows = list(islice(file.rows(file.columns), LOOKED_AT))
+    if not rows:
+        raise ValueError(f"{file.path.name} has a header, but no row")
+    columns = [column for column in file.columns if column != label]
+    try:
+        return judge.text_column(file.path.name, columns, [one.cells for one in rows if one.cells])
+    except ValueError as error:
+        unread = [one for one in rows if one.wrong and one.cells is None]
+        if not unread:
+            raise
+        first = f"{place(unread[0].number, unread[0].line)}: {': '.join(unread[0].wrong or ())}"
+        raise ValueError(
+            f"{error}. {len(unread)} of {len(rows)} rows can't be read; {first}"
+        ) from None
 
 
 class _Seen:
@@ -108,7 +123,7 @@ class _Seen:
         self, file: Source, text: str, label: str | None, most: int, rng: np.random.Generator
     ) -> None:
         self.file, self.text, self.label, self.most, self.rng = file, text, label, most, rng
-        self.rows = self.distinct = self.characters = 0
+        self.rows = self.distinct = self.characters = self.lost = 0
         self.defects: list[Defect] = []
         self.kinds: Counter[str] = Counter()
         self.kept: list[tuple[int, int | None, str, str | None]] = []
@@ -123,33 +138,36 @@ class _Seen:
                 f"{self.file.path.name} has more rows than the limit of {MOST_ROWS:,}, each of "
                 "which is remembered to find duplicates; cut the file into parts"
             )
-        wrong = [row.wrong] if row.wrong else judge.cell((row.cells or {}).get(self.text))
-        if row.cells is not None and self.text not in row.cells:
-            wrong = [("missing", f"has no {self.text!r}; it has {', '.join(row.cells) or 'none'}")]
-        for kind, detail in wrong:
-            self._note(kind, row, detail)
+        if row.wrong:
+            self._note(*row.wrong, row)
+        if row.cells is None:
+            self.lost += row.lines - 1
+            return
+        wrong = judge.cell(row.cells.get(self.text))
+        if self.text not in row.cells:
+            said = excerpt(", ".join(row.cells) or "none")
+            wrong = [("missing", f"has no {self.text!r}; it has {said}")]
+        label, of_label = (None, []) if self.label is None else judge.label(
+            row.cells.get(self.label)
+        )  # fmt: skip
+        for kind, detail in [*wrong, *of_label]:
+            self._note(kind, detail, row)
         if all(KINDS[kind].measured for kind, _ in wrong):
-            assert row.cells is not None  # a row that can't be read is not measured
-            self._text(row, row.cells[self.text], self._label(row, row.cells))
-
-    def _label(self, row: Row, cells: Any) -> str | None:
-        if self.label is None:
-            return None
-        found, why = judge.label(cells.get(self.label))
-        if why:
-            self._note("no label", row, why)
-        return found
+            self._text(row, row.cells[self.text], label)
 
     def _text(self, row: Row, text: str, label: str | None) -> None:
         """A sound text: a duplicate, or one more for the reservoir."""
         first = self.exact.setdefault(_hash(text), (row.number, row.line, label))
         if first[0] != row.number:
-            other = f", but its label is {label!r}, not {first[2]!r}" if label != first[2] else ""
-            self._note("duplicate", row, f"equals {place(*first[:2])}{other}")
+            said = f"equals {place(*first[:2])}"
+            if label != first[2]:
+                mine, other = ("none" if one is None else excerpt(one) for one in (label, first[2]))
+                said += f", but its label is {mine}, not {other}"
+            self._note("duplicate", said, row)
             return
         like = self.folded.setdefault(_hash(_folded(text)), (row.number, row.line))
         if like[0] != row.number:
-            self._note("near duplicate", row, f"equals {place(*like)} but for case or blanks")
+            self._note("near duplicate", f"equals {place(*like)} but for case or blanks", row)
         self.distinct += 1
         at = len(self.kept) if self.distinct <= self.most else self.rng.integers(self.distinct)
         if at < self.most:  # algorithm R (Vitter 1985): every text is as likely to stay
@@ -162,7 +180,7 @@ class _Seen:
                 f"limit of {MOST_TEXT:,} by row {row.number}; take fewer with --max-rows"
             )
 
-    def _note(self, kind: str, row: Row, detail: str) -> None:
+    def _note(self, kind: str, detail: str, row: Row) -> None:
         self.kinds[kind] += 1
         if len(self.defects) < MOST_DEFECTS:
             self.defects.append(Defect(kind, row.number, row.line, detail))
@@ -183,6 +201,11 @@ class _Seen:
                 f"{name}: {self.distinct} of {self.rows} rows have a text in column "
                 f"{self.text!r} that can be measured and that no earlier row has; a report needs "
                 f"{LEAST} or more, each of which has ten neighbours. {said}"
+            )
+        if self.lost:
+            notes.append(
+                f"{self.lost:,} more lines are lost to quotes that are not closed; the malformed "
+                "rows say which"
             )
         listed = sum(self.kinds.values())
         if listed > MOST_DEFECTS:

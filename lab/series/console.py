@@ -12,6 +12,15 @@ Out = Annotated[Path, typer.Option("--out", "--runs", help=HERE, show_default=Fa
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
+def printable(text: str) -> str:
+    r"""The text with everything spelled that a terminal would obey instead of showing it.
+
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def say(line: object) -> None:
     """Nothing; the line is written at once."""
     sys.stdout.write(f"{line}\n")
