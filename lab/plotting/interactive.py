@@ -112,11 +112,6 @@ def interactive_map(
             go.Frame(name=_html(name), data=[place])
             for name, place in zip(names, places, strict=True)
         ]
-    if note:
-        figure.add_annotation(
-            text=_html(note), showarrow=False, xref="paper", yref="paper", x=0, y=-0.02,
-            xanchor="left",
-        )  # fmt: skip
     plain_axis = {"showticklabels": False, "title": {"text": ""}, "zeroline": False}
     scene = {f"{axis}axis": plain_axis for axis in axes}
     figure.update_layout(

@@ -12,7 +12,7 @@ from lab.plotting import Saved
 from lab.report.health import Health
 from lab.report.measures import K
 
-LENGTH_LABEL = "mean cosine of two texts of so many tokens"
+LENGTH_LABEL = "mean cosine of two texts"
 LENGTH_ALT = (
     "Mean cosine between two texts of about the same length, one dot with its 95 % interval for "
     "each bin of tokens, from the shortest texts to the longest."
