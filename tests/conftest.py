@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-from jupyter import open_notebook  # noqa: F401 - a fixture
+from jupyter import open_notebook, served  # noqa: F401 - fixtures
 from pages import browser, visit  # noqa: F401 - fixtures
 
 

@@ -6,19 +6,23 @@
 ...     page.locator(".widget-dropdown select").first.select_option("mean")
 
 ``open_notebook`` is a fixture of conftest.py. A copy of the notebook is opened in an empty folder
-by a server on 127.0.0.1 that has its own settings, the parameters are set as papermill does, every
-cell is run, and the page comes back. At the end of the test the page must not have asked for
-anything outside this machine, nor have thrown an error.
+of the test's own by a server on 127.0.0.1 that all tests of a process share and that has its own
+settings, the parameters are set as papermill does, every cell is run, and the page comes back. No
+label on it may be cut off. At the end of the test its kernels end, and the page must not have asked
+for anything outside this machine, nor have thrown an error.
 """
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -44,32 +48,49 @@ CELL_ERRORS = """() => window.jupyterapp.shell.currentWidget.content.model.share
     .flatMap(cell => cell.toJSON().outputs || [])
     .filter(output => output.output_type === 'error')
     .map(output => `${output.ename}: ${output.evalue}`)"""
+CUT = """() => [...document.querySelectorAll('.widget-label, .jupyter-button')]
+    .filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"""
+
+
+@pytest.fixture(scope="session")
+def served(browser, tmp_path_factory):
+    """The folder and the address of a JupyterLab, and a browser context that knows its scripts."""
+    root = tmp_path_factory.mktemp("jupyterlab")
+    context = browser.new_context(viewport={"width": 1280, "height": 1600})
+    with jupyterlab(root) as base:
+        yield root, base, context
+        context.close()
 
 
 @pytest.fixture
-def open_notebook(tmp_path, browser):
+def open_notebook(served):
     """A function notebook, parameters -> the page (playwright) in which all its cells have run."""
+    root, base, context = served
+    folder = Path(tempfile.mkdtemp(dir=root, prefix="test-"))
     outside, errors = [], []
-    with jupyterlab(tmp_path) as base:
-        page = browser.new_page(viewport={"width": 1280, "height": 1600})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.route("**/*", lambda route: _stay_here(route, outside))
+    page = context.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.route("**/*", lambda route: _stay_here(route, outside))
 
-        def opened(notebook, /, timeout=120, **parameters):
-            with_parameters(notebook, tmp_path / notebook.name, parameters)
-            name = urllib.parse.quote(notebook.name)
-            page.goto(f"{base}/lab/tree/{name}?token={TOKEN}&reset", wait_until="domcontentloaded")
-            page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
-            page.wait_for_function(IDLE, timeout=60_000)
-            page.set_default_timeout(timeout * 1000)
-            page.evaluate(RUN)
-            failed = page.evaluate(CELL_ERRORS)
-            assert not failed, f"cells of {notebook.name} failed: {failed}"
-            page.set_default_timeout(30_000)
-            return page
+    def opened(notebook, /, timeout=120, **parameters):
+        with_parameters(notebook, folder / notebook.name, parameters)
+        name = urllib.parse.quote(f"{folder.name}/{notebook.name}")
+        page.goto(f"{base}/lab/tree/{name}?token={TOKEN}&reset", wait_until="domcontentloaded")
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+        page.wait_for_function(IDLE, timeout=60_000)
+        page.set_default_timeout(timeout * 1000)
+        page.evaluate(RUN)
+        failed = page.evaluate(CELL_ERRORS)
+        assert not failed, f"cells of {notebook.name} failed: {failed}"
+        cut = page.evaluate(CUT)
+        assert not cut, f"labels of {notebook.name} are cut off: {cut}"
+        page.set_default_timeout(30_000)
+        return page
 
-        yield opened
-        page.close()
+    yield opened
+    page.close()
+    for session in json.loads(_ask(f"{base}/api/sessions")):
+        _ask(f"{base}/api/sessions/{session['id']}", method="DELETE")
     assert not errors, f"the page threw {errors}"
     assert not outside, f"the page asked other machines: {outside}"
 
@@ -95,7 +116,7 @@ def jupyterlab(root, *, seconds=60):
         server = subprocess.Popen(command, stdout=out, stderr=out, env=variables, cwd=root)
     try:
         deadline = time.monotonic() + seconds
-        while not _answers(f"{address}/api/status?token={TOKEN}"):
+        while not _answers(f"{address}/api/status"):
             assert server.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
         yield address
@@ -127,10 +148,17 @@ def _free_port():
         return one.getsockname()[1]
 
 
+def _ask(address, method="GET"):
+    asked = urllib.request.Request(
+        address, method=method, headers={"Authorization": f"token {TOKEN}"}
+    )
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        return answer.read()
+
+
 def _answers(address):
     try:
-        with urllib.request.urlopen(address, timeout=2):
-            return True
+        return bool(_ask(address))
     except OSError:
         return False
 

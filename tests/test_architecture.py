@@ -78,7 +78,7 @@ LAYERS = [
     "collapse.trials",
     "collapse.remedies",
     "plotting.columns plotting.fitting plotting.picture",
-    "plotting.style",
+    "plotting.style plotting.parts",
     "plotting.record plotting.stills",
     "plotting.figures plotting.interactive",
     "plotting.ranks plotting.head_layout plotting.clouds plotting.similarity plotting.bars "
@@ -87,8 +87,8 @@ LAYERS = [
     "plotting.heads",
     "plotting explore",
     "plotting.redrawing",
-    "explore.faces explore.head_readings explore.passes explore.readings explore.map_points "
-    "explore.map_space",
+    "explore.faces explore.cloud_readings explore.head_readings explore.passes explore.readings "
+    "explore.map_points explore.map_space",
     "explore.attention_view explore.length_cloud explore.bench_controls explore.map_export "
     "explore.map_words explore.map_controls",
     "explore.bench explore.map_live",

@@ -10,11 +10,13 @@ from scipy.spatial import distance
 from scipy.stats import spearmanr
 
 from lab import data
+from lab.explore import passes
 from lab.explore.bench import EXAMPLES, Bench
 from lab.explore.passes import MOST_LINES, Passes, Setting, read_lines
 from lab.explore.readings import cosine, mean_cosine, neighbours, verdict
 from lab.paths import NOTEBOOKS
 from lab.plotting.similarity import similarity, similarity_frames
+from lab.pooling import POOLINGS
 
 TINY = Setting("random:bert")
 EVIL = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> $x$"
@@ -65,6 +67,21 @@ def test_more_texts_than_fit_together_keep_their_order_and_the_bar_moves():
     assert moves == sorted(moves) and moves[0] == 0 and len(moves) == 3
     one = passes.read(TINY, texts[20:22]).embeddings(TINY)
     np.testing.assert_allclose(many[20:22], one, atol=1e-5)
+
+
+def test_the_passes_that_are_compared_stay_and_others_go_when_the_disk_is_full(monkeypatch):
+    made = Passes()
+    settings = [replace(TINY, temperature=1 + place / 4) for place in range(9)]
+    first = made.read(TINY, ["a", "b"])
+    cells = [first.embeddings(replace(TINY, layer=layer)) for layer in range(first.states)]
+    assert first.size == len(POOLINGS) * sum(one.nbytes for one in cells)
+    monkeypatch.setattr(passes, "KEPT", 7 * first.size)
+    for one in settings:
+        made.read(one, ["a", "b"])
+    assert [made.made(one, ["a", "b"]) for one in settings] == [False] * 2 + [True] * 7
+    monkeypatch.setattr(passes, "KEPT", 0)
+    made.read(settings[-1], ["a", "b"])
+    assert sum(made.made(one, ["a", "b"]) for one in settings) == passes.NEEDED
 
 
 def test_a_text_that_is_too_long_is_named_with_how_much_is_lost():
@@ -174,6 +191,7 @@ def test_controls_show_one_change_go_back_and_keep_what_was_shown_on_an_error(be
     np.testing.assert_allclose(controls._figure.data[1].z, shown - before)
     settings["attention"].value = "prefix"
     assert "needs an instruction" in said(controls.widget)
+    assert settings["attention"].value == "native" and settings["pooling"].value == "last"
     np.testing.assert_array_equal(controls._figure.data[0].z, shown)
     controls._back.click()
     assert controls._now == controls._start and settings["attention"].value == "native"
@@ -185,6 +203,7 @@ def test_controls_show_one_change_go_back_and_keep_what_was_shown_on_an_error(be
     controls._lines.value = f"{EVIL}\nanother\nthird"
     controls._read.click()
     assert np.shape(controls._figure.data[0].z) == (3, 3)
+    assert controls._of.options[0] == (f"1 · {EVIL}", 0)
     html = " ".join((controls._notes.value, controls._near.value, controls._score.value))
     assert "<img" not in html and "<script" not in html
 
@@ -241,6 +260,10 @@ def test_in_a_browser_a_pooling_redraws_the_matrix_and_pasted_markup_stays_text(
     page.get_by_label("pooling").select_option("last")
     page.wait_for_function(f"before => {corner} !== before", arg=before)
     page.get_by_text("pooling mean → last").wait_for()
+    attention = page.get_by_label("attention")
+    attention.select_option("prefix")
+    page.get_by_text("needs an instruction").wait_for()
+    page.wait_for_function("menu => menu.value === 'native'", arg=attention.element_handle())
     page.get_by_label("sentences").fill("$x$ <img src=x onerror=window.pwned=1>\nanother line")
     page.get_by_role("button", name="Read these sentences").click()
     page.locator(".ytick text").filter(has_text="1 · $x$ <img").first.wait_for()

@@ -13,7 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from sklearn.neighbors import NearestNeighbors
 
-from lab import data, doctor, models
+from lab import data, models
 from lab.explore.embedding_map import EmbeddingMap, seeds
 from lab.explore.map_export import page, parquet, projector
 from lab.explore.map_live import LiveMap
@@ -312,24 +312,11 @@ def test_a_lasso_lists_points_and_no_text_runs_in_the_page(open_notebook, tmp_pa
 
 
 @pytest.mark.browser
-def test_the_exported_page_is_drawn_with_the_network_cut_and_runs_no_text(tmp_path):
-    from jupyter import CHROMIUM
-
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = doctor.chromium()
-    if not chromium:
-        pytest.skip("no Chromium on the path; install it (Debian: chromium)")
+def test_the_exported_page_is_drawn_with_the_network_cut_and_runs_no_text(tmp_path, visit):
     path = page(explorer().frames(), tmp_path / "map.html", title=EVIL[1], alt=" ".join(EVIL[:4]))
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=CHROMIUM)
-        shown, wrong = browser.new_page(), []
-        shown.context.set_offline(True)
-        shown.on("pageerror", lambda error: wrong.append(str(error)))
-        shown.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-        shown.goto(path.as_uri())
-        shown.wait_for_selector(".slider-container")
-        shown.locator(".updatemenu-container").click()
-        assert shown.locator(".legendtext").count() > 4
-        assert shown.evaluate("window.ran") is None and shown.title() == EVIL[1]
-        browser.close()
-    assert wrong == []
+    shown = visit(path)
+    shown.wait_for_selector(".slider-container")
+    shown.locator(".updatemenu-container").click()
+    assert shown.locator(".legendtext").count() > 4
+    assert shown.evaluate("window.ran") is None and shown.title() == EVIL[1]
+    assert shown.problems == shown.outside == []

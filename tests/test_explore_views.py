@@ -1,5 +1,7 @@
 """The attention view and the length cloud, without a browser: numbers, figures, controls."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from tiny import build
 
 from lab import models
 from lab.collapse.filter_rate import attention_entropy, uniform_causal
-from lab.explore import attention_view, head_readings, length_cloud
+from lab.explore import attention_view, cloud_readings, head_readings, length_cloud
 from lab.models.checkpoints import byte_tokenizer
 from lab.paths import NOTEBOOKS
 from lab.plotting.clouds import MOVING
@@ -137,14 +139,22 @@ def test_live_controls_redraw_and_a_refused_text_leaves_the_picture(view):
     assert live.figure.layout.annotations[0].text.endswith(f"{uniform_causal(5):.2f})")
 
 
-def test_a_model_that_cannot_be_loaded_leaves_the_one_that_is_shown(folder):
-    view = attention_view.AttentionView("ab", folder, checkpoints=["no-such-model"])
+def test_a_model_that_cannot_be_loaded_or_refuses_the_text_leaves_the_one_that_is_shown(
+    folder, monkeypatch
+):
+    view = attention_view.AttentionView("a" * 20, folder, checkpoints=["no-such", "random:bert"])
     live = attention_view._Live(view)
+    live.attention.value = "causal"
     drawn = np.array(live.figure.data[2].z)
-    live.model.value = "no-such-model"
-    assert "no-such-model" in live.status._line.value and "B00020" in live.status._line.value
-    assert (live.model.value, live.attention.value) == (folder, "bidirectional")
-    np.testing.assert_array_equal(live.figure.data[2].z, drawn)
+    for model, why in (("no-such", "no-such"), ("random:bert", "has 22 tokens")):
+        if model == "random:bert":
+            most = functools.partial(head_readings.read_heads, most=1000)
+            monkeypatch.setattr(attention_view, "read_heads", most)
+        live.model.value = model
+        assert live.status.failed and why in live.status._line.value
+        assert (live.model.value, live.attention.value) == (folder, "causal")
+        assert live.attention.options[0] == ("bidirectional (as trained)", "bidirectional")
+        np.testing.assert_array_equal(live.figure.data[2].z, drawn)
 
 
 @pytest.fixture
@@ -156,7 +166,7 @@ def clouds(rng):
 
 
 def test_the_spread_of_a_unit_cloud_is_one_minus_its_mean_cosine(clouds):
-    found = length_cloud.similarity(clouds, length_cloud.plane(list(clouds.values())))
+    found = cloud_readings.similarity(clouds, cloud_readings.plane(list(clouds.values())))
     for row in found.to_dict("records"):
         cloud = clouds[row["length"], row["temperature"]]
         cosines = (cloud @ cloud.T)[~np.eye(len(cloud), dtype=bool)]
@@ -166,10 +176,10 @@ def test_the_spread_of_a_unit_cloud_is_one_minus_its_mean_cosine(clouds):
 
 
 def test_the_plane_is_a_projection_fitted_around_every_cloud_s_own_mean(clouds):
-    plane = length_cloud.plane(list(clouds.values()))
+    plane = cloud_readings.plane(list(clouds.values()))
     np.testing.assert_allclose(plane.axes @ plane.axes.T, np.eye(2), atol=1e-12)
     moved = [rows + 100 * place for place, rows in enumerate(clouds.values())]
-    np.testing.assert_allclose(np.abs(length_cloud.plane(moved).axes @ plane.axes.T), np.eye(2),
+    np.testing.assert_allclose(np.abs(cloud_readings.plane(moved).axes @ plane.axes.T), np.eye(2),
                                atol=1e-9)  # fmt: skip
     for rows in clouds.values():
         spots, shares = plane.place(rows), plane.share(rows)
@@ -177,7 +187,7 @@ def test_the_plane_is_a_projection_fitted_around_every_cloud_s_own_mean(clouds):
         assert (gaps <= np.linalg.norm(rows[:, None] - rows[None], axis=-1) + 1e-12).all()
         assert 0 < shares < 1
     with pytest.raises(ValueError, match="all equal"):
-        length_cloud.plane([np.ones((5, 3))])
+        cloud_readings.plane([np.ones((5, 3))])
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +229,19 @@ def test_the_sliders_of_a_live_cloud_move_points_words_and_ring(cloud):
     assert figure.data[-1].x[0] == 24
 
 
+def test_a_cloud_of_equal_texts_has_no_variance_to_be_held_and_is_said_to_be_one_point(cloud):
+    header = "the same long header of every text"
+    texts = [f"{header} and then {word} others" for word in ("no", "two", "three", "all", "few")]
+    alike = length_cloud.LengthCloud(cloud._model, texts, [8, 48], [1.0])
+    table = alike.table()
+    assert table.loc[table["metric"] == "plane_share", "length"].tolist() == [48]
+    words = [frame.data[1].text[0] for frame in alike.frames().frames]
+    assert "the same one" in words[0] and "the plane holds" in words[1]
+    same = length_cloud.LengthCloud(cloud._model, [header] * 5, [8, 16], [1.0])
+    with pytest.raises(ValueError, match=r"that differ; got \(10, \d+\), each .* all equal"):
+        same.table()
+
+
 def test_too_little_for_a_cloud_or_a_view_is_refused_in_words(folder, cloud):
     with pytest.raises(ValueError, match=r"two lengths or more, .* got \[8\], \[1.0\] and 5 texts"):
         length_cloud.LengthCloud(cloud._model, cloud._texts, [8, 8], [1.0])
@@ -241,16 +264,3 @@ def test_in_jupyterlab_another_head_is_drawn_large(open_notebook):
     page.locator(".widget-slider .noUi-handle").nth(2).press("ArrowRight")
     figure.get_by_text("layer 1, head 1:").wait_for()
     assert page.locator("img[src='x']").count() == 0
-
-
-@pytest.mark.browser
-@pytest.mark.timeout(120)
-def test_in_jupyterlab_the_length_slider_moves_the_cloud(open_notebook):
-    page = open_notebook(
-        NOTEBOOKS / "11_length_cloud.ipynb", checkpoint="random:bert", n_texts=8,
-        lengths=[16, 32], temperatures=[1.0, 2.0],
-    )  # fmt: skip
-    figure = page.locator(".js-plotly-plot").first
-    figure.get_by_text("16 tokens, temperature 1, n = 8 texts").wait_for()
-    page.locator(".widget-slider .noUi-handle").first.press("ArrowRight")
-    figure.get_by_text("32 tokens, temperature 1, n = 8 texts").wait_for()

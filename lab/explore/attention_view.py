@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lab.collapse.filter_rate import uniform_causal
-from lab.explore.faces import Status
+from lab.explore.faces import Answers, Status
 from lab.explore.head_readings import read_heads, tabulate
 from lab.models.architecture import is_decoder
 from lab.models.checkpoints import CHECKPOINTS
 from lab.plotting.head_layout import panel_layout
 from lab.plotting.heads import Heads, head_panels, head_traces, interactive_head_panels
+from lab.plotting.parts import refill
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
@@ -139,7 +140,7 @@ class _Live:
         import ipywidgets as widgets
         import plotly.graph_objects as go
 
-        self._view, self._busy, self._loaded = view, False, view.checkpoint
+        self._view, self._answers = view, Answers()
         wide = {"layout": {"width": "98%"}, "continuous_update": False}
         self.text = widgets.Textarea(view.text, description="text", rows=2, **wide)
         self.model = widgets.Dropdown(options=view.checkpoints, description="model")
@@ -153,48 +154,44 @@ class _Live:
         self.layer.description, self.head.description = "layer", "head"
         self.status = Status()
         self.figure = go.FigureWidget()
-        self._offer(view.checkpoint)
         self._read: Heads | None = None
+        self._settings: tuple[str, str, float] | None = None  # of the reading that is shown
         self._most = 1.0
+        self._offer(view.checkpoint)
         self.reread()
-        for control in (self.text, self.attention, self.temperature):
-            control.observe(self.reread, "value")
-        self.model.observe(self.change_model, "value")
-        for control in (self.layer, self.head):
-            control.observe(self.redraw, "value")
+        self._answers.to([self.text, self.attention, self.temperature], self.reread)
+        self._answers.to([self.model], self.change_model)
+        self._answers.to([self.layer, self.head], self.redraw)
         box = widgets.HBox([self.model, self.attention], layout={"flex_flow": "row wrap"})
         sliders = [self.temperature, self.layer, self.head]
         row = widgets.HBox(sliders, layout={"flex_flow": "row wrap"})
         self.widget = widgets.VBox([self.text, box, row, self.status.widget, self.figure])
 
-    def change_model(self, _: Any = None) -> None:
-        """Load a model and read the text; where that fails, the model and the picture stay."""
-        if self._busy:
-            return
+    def change_model(self) -> None:
+        """Load a model and read the text; where one of them fails, the model before stays."""
         with self.status.during(f"loading {self.model.value}"):
             self._offer(self.model.value)
-            self._loaded = self.model.value
-        if self.model.value == self._loaded:
-            self.reread()
+        if self.status.failed:
+            self._go_back()
         else:
-            self._quietly(self.model, value=self._loaded)
+            self.reread()
 
-    def reread(self, _: Any = None) -> None:
-        """One forward pass and a drawing; a text that is refused leaves the picture as it was."""
-        if self._busy:
-            return
+    def reread(self) -> None:
+        """One forward pass and a drawing; what is refused leaves the picture and its settings."""
+        settings = self.model.value, self.attention.value, self.temperature.value
         with self.status.during("reading the text"):
-            self._read = self._view.read(
-                self.model.value, self.attention.value, self.temperature.value, self.text.value
-            )
-            layers, heads = self._read.maps.shape[:2]
-            self._quietly(self.layer, max=layers)
-            self._quietly(self.head, max=heads - 1)
+            read = self._view.read(*settings, self.text.value)
+            layers, heads = read.maps.shape[:2]
+            with self._answers.silent():
+                self.layer.max, self.head.max = layers, heads - 1
+            self._read, self._settings = read, settings
             self._draw()
+        if self.status.failed:
+            self._go_back()
 
-    def redraw(self, _: Any = None) -> None:
+    def redraw(self) -> None:
         """Another head of the same reading."""
-        if self._read is not None and not self._busy:
+        if self._read is not None:
             with self.status.during(f"layer {self.layer.value}, head {self.head.value}"):
                 self._draw()
 
@@ -202,16 +199,16 @@ class _Live:
         """The attentions of a model, its own one first and chosen."""
         labels = {self._view._label(checkpoint, name): name for name in ATTENTIONS}
         options = sorted(labels.items(), key=lambda item: not item[0].endswith(")"))
-        self._quietly(self.attention, options=options, value=options[0][1])
+        with self._answers.silent():
+            self.attention.options, self.attention.value = options, options[0][1]
 
-    def _quietly(self, control: Any, **state: Any) -> None:
-        """Change a control without answering to it."""
-        self._busy = True
-        try:
-            for name, value in state.items():
-                setattr(control, name, value)
-        finally:
-            self._busy = False
+    def _go_back(self) -> None:
+        """The settings of what is shown; a text that was refused stays, to be mended."""
+        if self._settings is not None:
+            with self._answers.silent():
+                self.model.value, attention, self.temperature.value = self._settings
+                self._offer(self.model.value)
+                self.attention.value = attention
 
     def _draw(self) -> None:
         """All four panels; the first time they are made, later only filled."""
@@ -227,8 +224,7 @@ class _Live:
                 trace.on_click(self._choose)
             return
         with self.figure.batch_update():
-            for old, new in zip(self.figure.data, head_traces(read, *at), strict=True):
-                old.update({k: v for k, v in new.to_plotly_json().items() if k != "type"})
+            refill(self.figure.data, head_traces(read, *at))
             self.figure.update_layout(
                 panel_layout(
                     read.tokens, read.maps.shape[:2], at, most=self._most, reference=uniform
@@ -239,6 +235,6 @@ class _Live:
     def _choose(self, trace: Any, points: Any, state: Any) -> None:
         """The head that was clicked on, in any of the first three panels."""
         if points.xs:
-            self._quietly(self.layer, value=round(points.ys[0]))
-            self._quietly(self.head, value=round(points.xs[0]))
+            with self._answers.silent():
+                self.layer.value, self.head.value = round(points.ys[0]), round(points.xs[0])
             self.redraw()

@@ -17,7 +17,8 @@ from lab.explore.readings import mean_cosine, neighbours, verdict
 if TYPE_CHECKING:
     from lab.explore.bench import Bench
 
-WIDE = {"description_width": "8em"}
+WIDE = {"description_width": "9em"}
+WHOLE = {"width": "max-content"}  # a button is as wide as its words
 TEMPERATURES = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 
 
@@ -26,7 +27,7 @@ class _SupersededError(Exception):
 
 
 class Controls:
-    """Widgets of one bench. What is shown changes only once a setting has been read without error.
+    """Widgets of one bench, which always say what is shown: on an error they go back to it.
 
     Attributes:
         widget: all of it, to be displayed.
@@ -37,7 +38,7 @@ class Controls:
         self._start = self._now = bench.start
         self._reader: Thread | None = None  # of the pairs
         self._deciding = Lock()
-        self._quiet = False  # whether controls are being set to what is shown
+        self._answers = faces.Answers()
         self._make()
         self.widget = self._arranged()
         self._show(bench.start, bench.texts)
@@ -80,25 +81,25 @@ class Controls:
             layout={"width": "98%"},
         )  # fmt: skip
         self._read = widgets.Button(
-            description="Read these sentences", button_style="primary", layout={"width": "14em"}
+            description="Read these sentences", button_style="primary", layout=WHOLE
         )
         self._keep = widgets.Button(
-            description="Keep as start", tooltip="compare with what is shown now"
+            description="Keep as start", tooltip="compare with what is shown now", layout=WHOLE
         )
         self._back = widgets.Button(
-            description="Back to start", tooltip="undo every change since the start"
+            description="Back to start", tooltip="undo every change since the start", layout=WHOLE
         )
         self._of = widgets.Dropdown(description="neighbours of", style=WIDE,
                                     layout={"width": "98%"})  # fmt: skip
         self._status, self._scoring = faces.Status(), faces.Status()
         self._notes = widgets.HTML()
         self._score, self._near = widgets.HTML(), widgets.HTML()
-        self._picture = widgets.VBox(layout={"width": "98%"})
+        self._picture = widgets.VBox(layout={"width": "98%", "overflow": "auto"})
         self._drawn: list[str] = []
         for control in self._settings.values():
-            control.style, control.layout.width = WIDE, "25em"
-            control.observe(lambda _: self._changed(), "value")
-        self._of.observe(lambda _: self._changed_neighbours(), "value")
+            control.style, control.layout.width = WIDE, "26em"
+        self._answers.to(self._settings.values(), self._changed)
+        self._answers.to([self._of], self._tell_neighbours)
         self._read.on_click(lambda _: self._new_texts())
         self._keep.on_click(lambda _: self._new_start())
         self._back.on_click(lambda _: self._go_back())
@@ -118,12 +119,11 @@ class Controls:
     # --- what a control does ---------------------------------------------------------------
 
     def _changed(self) -> None:
-        if not self._quiet:
-            asked = Setting(**{name: one.value for name, one in self._settings.items()})
-            at_last = self._now.layer == self._settings["layer"].max
-            if asked.checkpoint != self._now.checkpoint and at_last:
-                asked = replace(asked, layer=-1)  # the last stays the last
-            self._show(asked, self._texts)
+        asked = Setting(**{name: one.value for name, one in self._settings.items()})
+        at_last = self._now.layer == self._settings["layer"].max
+        if asked.checkpoint != self._now.checkpoint and at_last:
+            asked = replace(asked, layer=-1)  # the last stays the last
+        self._show(asked, self._texts)
 
     def _new_texts(self) -> None:
         try:
@@ -146,10 +146,6 @@ class Controls:
         else:
             self._show(self._start, self._texts)
 
-    def _changed_neighbours(self) -> None:
-        if not self._quiet:
-            self._tell_neighbours()
-
     # --- what is shown ---------------------------------------------------------------------
 
     def _show(self, setting: Setting, texts: list[str]) -> None:
@@ -161,9 +157,12 @@ class Controls:
             self._start = _within(self._start, passes.read(self._start, texts, move).states)
             cosines = (self._bench.cosine(setting, texts), self._bench.cosine(self._start, texts))
             self._now, self._texts, self._cosines = setting, texts, cosines
+            self._last = read.states - 1
             self._set_controls()
             self._draw(read.too_long())
             self._tell_score()
+        if self._status.failed and self._drawn:
+            self._set_controls()
 
     def _tell_score(self) -> None:
         """Score what is shown and the start on the pairs, now or once these have been read.
@@ -215,10 +214,8 @@ class Controls:
 
     def _set_controls(self) -> None:
         """Set every control to what is shown."""
-        self._quiet = True
-        try:
-            last = self._bench.passes.read(self._now, self._texts).states - 1
-            self._settings["layer"].max = last
+        with self._answers.silent():
+            self._settings["layer"].max = self._last
             for name, control in self._settings.items():
                 control.value = getattr(self._now, name)
             options = [
@@ -226,8 +223,6 @@ class Controls:
             ]
             if tuple(options) != self._of.options:
                 self._of.options, self._of.index = options, 0
-        finally:
-            self._quiet = False
 
     def _draw(self, too_long: Sequence[str]) -> None:
         """The picture anew if there are other texts, else only its numbers, which is faster."""

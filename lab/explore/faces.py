@@ -1,8 +1,8 @@
-"""What every explorer has in common: its two faces, a status line, and text that stays text."""
+"""What every explorer has in common: two faces, answers to controls, a status, text as text."""
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # What a user's own input can bring about; anything else is a fault of ours, and says so.
 INPUT_ERRORS = (ValueError, LookupError, OSError, MemoryError, ImportError)
+FAULTS = (KeyError, IndexError)  # LookupErrors that Python raises of itself, with no words
 
 
 class Explorer(Protocol):
@@ -53,17 +54,39 @@ def text(value: Any) -> str:
     return escape(plain(value))
 
 
+class Answers:
+    """What controls do when somebody changes them; to a change by the program there is none."""
+
+    def __init__(self) -> None:
+        self._silent = False
+
+    def to(self, controls: Iterable["Widget"], answer: Callable[[], None]) -> None:
+        """Call ``answer`` whenever the value of one of the controls changes."""
+        for control in controls:
+            control.observe(lambda _: None if self._silent else answer(), "value")
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """While the block runs, controls change without an answer."""
+        before, self._silent = self._silent, True
+        try:
+            yield
+        finally:
+            self._silent = before
+
+
 class Status:
     """A status line with a bar, read aloud by screen readers: what goes on, or what went wrong.
 
     Attributes:
         widget: to be placed among the controls.
-        failed: whether the last thing said is that something went wrong.
+        failed: whether the line says what went wrong.
     """
 
     def __init__(self) -> None:
         import ipywidgets as widgets
 
+        self.failed = False
         self._line = widgets.HTML()
         self._bar = widgets.FloatProgress(min=0, max=1, layout={"width": "12em", "display": "none"})
         self.widget = widgets.HBox([self._bar, self._line])
@@ -71,13 +94,11 @@ class Status:
 
     def say(self, words: str) -> None:
         """Show a plain message."""
-        self.failed = False
-        self._write(words, "#666666")
+        self._write(words, failed=False)
 
     def fail(self, words: str) -> None:
         """Show what went wrong, in words that say what to do."""
-        self.failed = True
-        self._write(words, "#B00020")
+        self._write(words, failed=True)
 
     @contextmanager
     def during(self, what: str) -> Iterator[Callable[[float], None]]:
@@ -85,16 +106,20 @@ class Status:
 
         Yields a function that moves the bar: it takes the share done, from 0 to 1. An error of
         INPUT_ERRORS ends the block with its own words; any other with its type as well. No
-        traceback reaches the page, and the figures keep what they showed before.
+        traceback reaches the page, and the figures keep what they showed before. An interrupt
+        is said, and goes on to whoever runs the block.
         """
         started = time.perf_counter()
         self.say(f"{what} …")
         try:
             yield self._move
-        except INPUT_ERRORS as error:
-            self.fail(str(error) or type(error).__name__)
         except Exception as error:  # the answer to a click is a sentence, whatever broke
-            self.fail(f"{what} failed: {type(error).__name__}: {error}")
+            own = isinstance(error, INPUT_ERRORS) and not isinstance(error, FAULTS)
+            fault = f"{what} failed: {type(error).__name__}: {error}".rstrip(": ")
+            self.fail((own and str(error)) or fault)
+        except KeyboardInterrupt:
+            self.fail(f"{what}: interrupted")
+            raise
         else:
             self.say(f"{what}: {time.perf_counter() - started:.2f} s")
         finally:
@@ -104,5 +129,6 @@ class Status:
         self._bar.layout.display = None
         self._bar.value = share
 
-    def _write(self, words: str, colour: str) -> None:
+    def _write(self, words: str, *, failed: bool) -> None:
+        self.failed, colour = failed, "#B00020" if failed else "#666666"
         self._line.value = f'<span role="status" style="color:{colour}">{text(words)}</span>'

@@ -10,6 +10,7 @@ from lab import results
 from lab.collapse.filter_rate import of_maps
 from lab.models.architecture import backbone, depth
 from lab.models.attention_maps import read_maps
+from lab.models.texts import TextError
 from lab.plotting.heads import Heads
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ def read_heads(model: "EmbeddingModel", text: str, *, most: int = MOST_WEIGHTS) 
     import torch
 
     encoder = model.eval().encoder
-    (tokenised,) = encoder.tokenise([text])
+    try:
+        (tokenised,) = encoder.tokenise([text])
+    except TextError as error:
+        raise ValueError(f"the text {error.why}") from None
     n = len(tokenised.ids) + tokenised.cut
     heads, layers = int(backbone(encoder.model).config.num_attention_heads), depth(encoder.model)
     limit = min(int((most / (heads * layers)) ** 0.5), encoder.max_length or n)

@@ -5,19 +5,17 @@ their centre is 1 - mean cosine of two texts, so a cloud that contracts and text
 are one and the same; only the picture, which shows two of many dimensions, is an approximation.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from lab import results
-from lab.anisotropy.rows import unit_rows
-from lab.collapse.cutting import cuts
-from lab.collapse.phenomenon import similarity_by_length
-from lab.explore.faces import Status, is_live
+from lab.explore.cloud_readings import Clouds, embed, place, plane, similarity
+from lab.explore.faces import Answers, Status, is_live
 from lab.plotting.clouds import MOVING, cloud_panels, interactive_cloud_panels, moving
+from lab.plotting.parts import refill
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
@@ -25,110 +23,7 @@ if TYPE_CHECKING:
 
     from lab.models import EmbeddingModel
 
-Clouds = Mapping[tuple[int, float], np.ndarray]
 LABEL = "mean cosine of two texts"
-
-
-@dataclass(frozen=True)
-class Plane:
-    """Two directions that all clouds are drawn in.
-
-    Attributes:
-        centre: (dim,) what is drawn at the origin: the mean of all clouds.
-        axes: (2, dim) orthonormal.
-    """
-
-    centre: np.ndarray
-    axes: np.ndarray
-
-    def place(self, rows: np.ndarray) -> np.ndarray:
-        """(n, 2) coordinates of rows (n, dim)."""
-        return (rows - self.centre) @ self.axes.T
-
-    def share(self, rows: np.ndarray) -> float:
-        """How much of the variance of a cloud the plane holds, 0 to 1."""
-        return float(self.place(rows).var(0).sum() / rows.var(0).sum())
-
-
-def plane(clouds: Sequence[np.ndarray]) -> Plane:
-    """The plane of the first two principal components of all clouds, each around its own mean.
-
-    Fitted to all settings at once, so that none is favoured: a plane fitted to one cloud would hold
-    more of that one's variance than of any other's, and the others would seem to contract.
-
-    Raises:
-        ValueError: fewer than three rows or two columns, or clouds without any spread.
-    """
-    from sklearn.decomposition import PCA
-
-    spread = np.concatenate([rows - rows.mean(0) for rows in clouds])
-    if len(spread) < 3 or spread.shape[1] < 2 or not spread.any():
-        raise ValueError(
-            f"a plane needs three rows or more that differ; got {spread.shape} rows "
-            f"{'that are all equal' if not spread.any() else ''}"
-        )
-    found = PCA(2, svd_solver="full").fit(spread)
-    return Plane(np.mean([rows.mean(0) for rows in clouds], axis=0), found.components_)
-
-
-def place(clouds: Clouds, names: Sequence[str], on: Plane) -> pd.DataFrame:
-    """Where every text is under every setting: length, temperature, name, x, y."""
-    parts = [
-        pd.DataFrame(on.place(rows), columns=["x", "y"]).assign(
-            length=length, temperature=temperature, name=list(names)
-        )
-        for (length, temperature), rows in clouds.items()
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def similarity(clouds: Clouds, on: Plane) -> pd.DataFrame:
-    """The mean cosine of two texts under every setting, with interval, n and the plane's share.
-
-    Columns length, temperature, value, low, high, n, share. Intervals are jackknives over texts.
-
-    Raises:
-        ValueError: fewer than four texts.
-    """
-    rows = []
-    for (length, temperature), cloud in clouds.items():
-        one = similarity_by_length(cloud, np.zeros(len(cloud), dtype=int))[0, 0]
-        low, high = map(float, one.interval())
-        rows.append({"length": length, "temperature": temperature, "value": float(one.value),
-                     "low": low, "high": high, "n": one.n, "share": on.share(cloud)})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def embed(
-    model: "EmbeddingModel",
-    texts: Sequence[str],
-    lengths: Sequence[int],
-    temperatures: Sequence[float],
-    *,
-    pooling: str = "mean",
-    layer: int = -1,
-    on_step: Callable[[], None] = lambda: None,
-) -> dict[tuple[int, float], np.ndarray]:
-    """{(length, temperature): (texts, dim) of unit norm} of the same texts under every setting.
-
-    ``on_step`` is called after each setting.
-
-    Raises:
-        TypeError, ValueError: as :func:`lab.collapse.cutting.cuts`: a text that is shorter than a
-            cut (which), a length that is longer than the model reads.
-    """
-    from lab import models, spaces
-
-    pieces = cuts(model, texts, lengths)
-    found = {}
-    for temperature in temperatures:
-        variant = models.variant(model, temperature=float(temperature))
-        for length in lengths:
-            space = next(spaces.embed(variant, pieces[length], poolings=[pooling], layers=[layer],
-                                      progress=False))  # fmt: skip
-            found[int(length), float(temperature)] = unit_rows(space.rows(pieces[length]))
-            on_step()
-    return found
 
 
 class LengthCloud:
@@ -202,7 +97,7 @@ class LengthCloud:
         return self.lengths[0], 1.0 if 1.0 in self.temperatures else self.temperatures[0]
 
     def table(self) -> pd.DataFrame:
-        """The tidy table: average_cosine and plane_share of every setting."""
+        """The tidy table: average_cosine and, where texts differ, plane_share of every setting."""
         from lab import models
 
         own = {k: v for k, v in models.settings(self._model).items() if k != "max_length"}
@@ -211,10 +106,9 @@ class LengthCloud:
         for row in self.drawn()[1].to_dict("records"):
             at = {"temperature": str(row["temperature"]), "length": row["length"], "n": row["n"]}
             ends = {key: row[key] for key in ("value", "low", "high")}
-            rows += [
-                {**common, **at, "metric": "average_cosine", **ends},
-                {**common, **at, "metric": "plane_share", "value": row["share"]},
-            ]
+            rows.append({**common, **at, "metric": "average_cosine", **ends})
+            if np.isfinite(row["share"]):
+                rows.append({**common, **at, "metric": "plane_share", "value": row["share"]})
         return results.table(rows)
 
     def frames(self) -> "PlotlyFigure":
@@ -239,14 +133,11 @@ class LengthCloud:
         figure.update_layout(autosize=True)
         status = Status()
 
-        def show(_: Any = None) -> None:
+        def show() -> None:
             at = length.value, temperature.value
             with status.during(f"{at[0]} tokens, temperature {at[1]:g}"), figure.batch_update():
-                new = moving(points, curve, at)
-                for old, trace in zip(figure.data[-MOVING:], new, strict=True):
-                    old.update({k: v for k, v in trace.to_plotly_json().items() if k != "type"})
+                refill(figure.data[-MOVING:], moving(points, curve, at))
 
-        for control in (length, temperature):
-            control.observe(show, "value")
+        Answers().to([length, temperature], show)
         row = widgets.HBox([length, temperature], layout={"flex_flow": "row wrap"})
         return widgets.VBox([row, status.widget, figure])

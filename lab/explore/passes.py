@@ -8,6 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from lab.readout import ReadOuts
 
 MOST_LINES = 40  # more cells than a screen can show apart
-KEPT = 16  # passes; the files of the least recently used go first
+KEPT = 2**30  # bytes of temporary disk for passes; the least recently used go first
+NEEDED = 6  # passes that stay whatever they take: texts and pairs, now, at the start and before
 TOGETHER = 16  # texts between two moves of the bar
 Progress = Callable[[float], None]  # takes the share done
 
@@ -102,6 +104,14 @@ class Pass:
     cut: np.ndarray
     _parts: "Sequence[ReadOuts]" = field(repr=False)
 
+    @cached_property
+    def size(self) -> int:
+        """Bytes of temporary disk that it takes."""
+        return sum(
+            len(part.layers) * len(part.poolings) * part[part.layers[0], part.poolings[0]].nbytes
+            for part in self._parts
+        )
+
     def embeddings(self, setting: Setting) -> np.ndarray:
         """(texts, dim) under the layer and pooling of a setting.
 
@@ -120,7 +130,7 @@ class Pass:
 
 
 class Passes:
-    """Models and what they made of texts, the last KEPT passes of them.
+    """Models, and what they made of texts: the last passes, as many as KEPT bytes hold.
 
     Two threads may read: between two groups of texts a pass lets another one in, so that a short
     one need not wait for a long one.
@@ -163,7 +173,7 @@ class Passes:
         made = self._kept.get(key) or self._run(setting, texts, move)
         self._kept.pop(key, None)
         self._kept[key] = made  # the most recently used, at the end
-        while len(self._kept) > KEPT:
+        while len(self._kept) > NEEDED and sum(one.size for one in [*self._kept.values()]) > KEPT:
             self._kept.popitem(last=False)
         return made
 

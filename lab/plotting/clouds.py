@@ -4,13 +4,14 @@
 below, one curve for each level of the menu, and a ring around the setting that is shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from lab.plotting.columns import floats, levels, plain, require
-from lab.plotting.interactive import _html, _slider
+from lab.plotting.parts import as_text, menu, slider
 from lab.plotting.style import COLOURS
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def cloud_panels(
     Args:
         points: columns length, temperature, name, x and y; the same names under every setting.
         curve: columns length, temperature, value, low, high, n and share (of the variance of that
-            cloud, in the plane), one row a setting.
+            cloud, in the plane; NaN where it has none), one row a setting.
         at: the setting.
         label: what ``value`` is.
 
@@ -82,19 +83,18 @@ def interactive_cloud_panels(
         )
         for length in lengths
     ]
-    menu = [
-        {"label": f"temperature {plain(chosen)}", "method": "restyle",
-         "args": [{"visible": [True] * still + [
-             each == chosen for each in temperatures for _ in range(MOVING)]}]}
+    choices = {
+        f"temperature {plain(chosen)}":
+            [True] * still + [each == chosen for each in temperatures for _ in range(MOVING)]
         for chosen in temperatures
-    ]  # fmt: skip
+    }  # fmt: skip
     above = {"x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"}  # in sight of what it moves
-    slider = _slider("length in tokens", [frame.name for frame in drawn.frames])
+    steps = slider("length in tokens", [frame.name for frame in drawn.frames],
+                   active=lengths.index(at[0]), **above | {"pad": {"b": 30}})  # fmt: skip
     drawn.update_layout(
         height=figure.layout.height + 150, margin={"t": 185},
-        sliders=[{**slider, **above, "active": lengths.index(at[0]), "pad": {"b": 30}}],
-        updatemenus=[{**above, "buttons": menu, "active": temperatures.index(at[1]),
-                      "pad": {"b": 115}}],
+        sliders=[steps],
+        updatemenus=[menu(choices, y=1.0, active=temperatures.index(at[1]), pad={"b": 115})],
     )  # fmt: skip
     return drawn
 
@@ -113,12 +113,12 @@ def moving(points: pd.DataFrame, curve: pd.DataFrame, at: tuple[Any, Any]) -> li
     colour = COLOURS[place % len(COLOURS)]
     words = (
         f"{plain(length)} tokens, temperature {plain(temperature)}, n = {row['n']:.0f} texts<br>"
-        f"{_numbers(row)}<br>the plane holds {row['share']:.0%} of this cloud's variance"
+        f"{_numbers(row)}<br>{_held(row['share'])}"
     )
     x, y = _range(points)
     return [
         go.Scatter(x=floats(cloud["x"]), y=floats(cloud["y"]), mode="markers",
-                   text=[_html(_short(name)) for name in cloud["name"]], hoverinfo="text",
+                   text=[as_text(name, 80) for name in cloud["name"]], hoverinfo="text",
                    marker={"color": colour, "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7,
                            "opacity": 0.75}, xaxis="x", yaxis="y", showlegend=False),
         go.Scatter(x=[x[0]], y=[y[1]], text=[words], mode="text", textposition="bottom right",
@@ -162,7 +162,7 @@ def _layout(points: pd.DataFrame, curve: pd.DataFrame, label: str) -> dict[str, 
         "yaxis": {**bare, "range": y, "domain": [0.46, 1], "anchor": "x", "scaleanchor": "x"},
         "xaxis2": {"type": "log", "tickvals": lengths, "ticktext": [plain(n) for n in lengths],
                    "title": _axis("length in tokens"), "anchor": "y2", "domain": [0, 1]},
-        "yaxis2": {"title": _axis(_html(label)), "domain": [0, 0.32], "anchor": "x2"},
+        "yaxis2": {"title": _axis(as_text(label)), "domain": [0, 0.32], "anchor": "x2"},
         "legend": {"title": _axis("temperature"), "orientation": "h", "x": 0, "y": 0.33,
                    "yanchor": "bottom"},
     }  # fmt: skip
@@ -193,10 +193,11 @@ def _at(table: pd.DataFrame, at: tuple[Any, Any]) -> pd.DataFrame:
     return found
 
 
+def _held(share: float) -> str:
+    if np.isnan(share):
+        return "all points are the same one: there is no variance"
+    return f"the plane holds {share:.0%} of this cloud's variance"
+
+
 def _numbers(row: Mapping[Any, Any] | pd.Series) -> str:
     return f"mean cosine {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
-def _short(words: Sequence[str] | str) -> str:
-    words = plain(words)
-    return words if len(words) <= 80 else words[:79] + "…"

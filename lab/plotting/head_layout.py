@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lab.plotting.interactive import _html
+from lab.plotting.parts import as_text
 
 FULL = 255  # a weight of one as it is stored: a byte a weight keeps pages small
 TICKS = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)  # weights, on the root scale of the colours
+LONGEST = 16  # characters of a token beside the map; hovering tells it whole
 LABELLED = 40  # tokens; of more every second, third ... has its label
 SQUARE = {"constrain": "domain", "scaleanchor": "x4"}
 ROWS = ((0.855, 0.955), (0.52, 0.77), (0.0, 0.36))  # from the top, shares of the height
@@ -32,8 +33,9 @@ def panel_layout(
     """
     (layers, heads), (layer, head), n = shape, chosen, len(names)
     step = 1 + (n - 1) // LABELLED
+    words = [as_text(token, LONGEST) for token in names[::step]]
     tokens = {"tickvals": list(range(0, n, step)), "showgrid": False, "zeroline": False,
-              "ticktext": [_html(token) for token in names[::step]], "ticks": ""}  # fmt: skip
+              "ticktext": words, "ticks": ""}  # fmt: skip
     by_head = {"tickvals": list(range(0, heads, 1 + heads // 16)), "showgrid": False,
                "range": [-0.5, heads - 0.5], "zeroline": False, "ticks": ""}  # fmt: skip
     by_layer = {"tickvals": list(range(1, layers + 1, 1 + layers // 8)), "showgrid": False,

@@ -15,7 +15,7 @@ import pandas as pd
 
 from lab.plotting.columns import require
 from lab.plotting.head_layout import FULL, panel_layout
-from lab.plotting.interactive import _html, _slider
+from lab.plotting.parts import as_text, menu, slider
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -128,18 +128,14 @@ def interactive_head_panels(
     layout = panel_layout(first.tokens, first.maps.shape[:2], (layer, head), most=most,
                           reference=reference)  # fmt: skip
     figure.update_layout(**layout)
-    slider = _slider("attention temperature", [frame.name for frame in frames])
     above = {"x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"}  # in sight of what it moves
-    panels = len(shown) // len(names)
-    menu = [
-        {"label": _html(name), "method": "restyle",
-         "args": [{"visible": [chosen == name for chosen in names for _ in range(panels)]}]}
-        for name in names
-    ]  # fmt: skip
+    steps = slider("attention temperature", [frame.name for frame in frames], active=at,
+                   **above | {"pad": {"b": 25}})  # fmt: skip
+    owners = [name for name in names for _ in range(len(shown) // len(names))]
+    choices = {name: [owner == name for owner in owners] for name in names}
     figure.update_layout(
         height=figure.layout.height + 120, margin={"t": 180},
-        sliders=[{**slider, **above, "active": at, "pad": {"b": 25}}],
-        updatemenus=[{**above, "buttons": menu, "pad": {"b": 110}}],
+        sliders=[steps], updatemenus=[menu(choices, y=1.0, pad={"b": 110})],
     )  # fmt: skip
     return figure
 
@@ -165,7 +161,7 @@ def head_traces(read: Heads, layer: int, head: int) -> list[Any]:
     )
     sides = {"x": np.arange(heads), "y": np.arange(1, layers + 1), "xgap": 1, "ygap": 1}
     weights = read.maps[layer - 1, head]
-    pairs = [[f"{_html(a)} → {_html(b)}" for b in read.tokens] for a in read.tokens]
+    pairs = [[f"{as_text(a)} → {as_text(b)}" for b in read.tokens] for a in read.tokens]
     return [
         *(
             go.Heatmap(z=told[..., place], customdata=told.round(3), hovertemplate=hover,

@@ -5,13 +5,13 @@ Text from the table is escaped, because plotly reads labels and hovers as a kind
 """
 
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from lab.plotting.columns import floats, grid, levels, measure, plain, require
+from lab.plotting.parts import as_text, slider
 from lab.plotting.record import recorded
 
 if TYPE_CHECKING:
@@ -43,21 +43,21 @@ def interactive_heat_map(
     label = label or measure(table, value)
     sides = levels(table[rows]), levels(table[columns])
     frames = [
-        go.Frame(name=_html(name), data=[_heat(part, rows, columns, value, sides)])
+        go.Frame(name=as_text(name), data=[_heat(part, rows, columns, value, sides)])
         for name, part in ((name, table[table[frame] == name]) for name in levels(table[frame]))
     ]
     figure = go.Figure(data=frames[0].data, frames=frames)
     number = floats(table[value])
-    bar = {"title": {"text": _html(label), "side": "right"}}
+    bar = {"title": {"text": as_text(label), "side": "right"}}
     figure.update_layout(
         template="simple_white", height=240 + 28 * len(sides[0]),
         font={"family": "system-ui, sans-serif", "size": 13}, margin={"t": 30, "r": 10},
         coloraxis={"colorscale": "Cividis", "cmin": float(np.nanmin(number)),
                    "cmax": float(np.nanmax(number)), "colorbar": bar},
-        xaxis={"title": {"text": _html(columns)}, "type": "category"},
-        yaxis={"title": {"text": _html(rows)}, "type": "category", "autorange": "reversed",
+        xaxis={"title": {"text": as_text(columns)}, "type": "category"},
+        yaxis={"title": {"text": as_text(rows)}, "type": "category", "autorange": "reversed",
                "automargin": True},
-        sliders=[_slider(frame, [f.name for f in frames])],
+        sliders=[slider(frame, [f.name for f in frames])],
     )  # fmt: skip
     return figure
 
@@ -109,7 +109,7 @@ def interactive_map(
     )  # fmt: skip
     if frame:  # of places only: whatever a frame holds would undo what the menu has set
         figure.frames = [
-            go.Frame(name=_html(name), data=[place])
+            go.Frame(name=as_text(name), data=[place])
             for name, place in zip(names, places, strict=True)
         ]
     plain_axis = {"showticklabels": False, "title": {"text": ""}, "zeroline": False}
@@ -117,13 +117,13 @@ def interactive_map(
     figure.update_layout(
         template="simple_white", height=520, margin={"t": 60, "r": 40, "l": 40, "b": 10},
         font={"family": "system-ui, sans-serif", "size": 13},
-        coloraxis={"colorscale": "Cividis", "colorbar": {"title": {"text": _html(colours[0])}}},
+        coloraxis={"colorscale": "Cividis", "colorbar": {"title": {"text": as_text(colours[0])}}},
         updatemenus=[_colour_menu(parts[0], colours)],
         **({"scene": scene} if "z" in axes else scene),
-        **({"sliders": [_slider(frame, [_html(name) for name in names])]} if frame else {}),
+        **({"sliders": [slider(frame, [as_text(name) for name in names])]} if frame else {}),
     )  # fmt: skip
     if note:
-        figure.add_annotation(text=_html(note), showarrow=False, xref="paper", yref="paper",
+        figure.add_annotation(text=as_text(note), showarrow=False, xref="paper", yref="paper",
                               x=0, y=-0.02, xanchor="left")  # fmt: skip
     return figure
 
@@ -150,9 +150,9 @@ def _colour_menu(part: pd.DataFrame, colours: Sequence[str]) -> dict[str, Any]:
     """A menu with one entry for every column that may colour the points."""
     entries = [
         {
-            "label": _html(column), "method": "update",
+            "label": as_text(column), "method": "update",
             "args": [{"marker.color": [_ranks(part[column])]},
-                     {"coloraxis.colorbar.title.text": _html(column)}],
+                     {"coloraxis.colorbar.title.text": as_text(column)}],
         }
         for column in colours
     ]  # fmt: skip
@@ -169,14 +169,8 @@ def _ranks(column: pd.Series) -> list[float]:
 
 def _point(row: dict[str, Any], hover: str, colours: Sequence[str]) -> str:
     """What one point says when it is pointed at."""
-    words = plain(row[hover])
-    lines = [_html(words if len(words) <= 80 else words[:79] + "…")]
-    return "<br>".join([*lines, *(f"{_html(column)}: {_html(row[column])}" for column in colours)])
-
-
-def _html(name: Any) -> str:
-    """As plotly may draw it: markup in data is shown, not obeyed; a dollar starts no formula."""
-    return escape(plain(name), quote=False).replace("$", "&#36;")  # plotly knows no &quot;
+    told = (f"{as_text(column)}: {as_text(row[column])}" for column in colours)
+    return "<br>".join([as_text(row[hover], 80), *told])
 
 
 def _heat(
@@ -192,8 +186,8 @@ def _heat(
         for row in sides[0]
     ]  # fmt: skip
     return go.Heatmap(
-        z=grid(part, rows, columns, value, sides), x=[_html(c) for c in sides[1]],
-        y=[_html(r) for r in sides[0]], hovertext=hover, hoverinfo="text", coloraxis="coloraxis",
+        z=grid(part, rows, columns, value, sides), x=[as_text(c) for c in sides[1]],
+        y=[as_text(r) for r in sides[0]], hovertext=hover, hoverinfo="text", coloraxis="coloraxis",
         xgap=1, ygap=1,
     )  # fmt: skip
 
@@ -205,13 +199,5 @@ def _hover(cell: pd.Series, rows: str, row: Any, columns: str, column: Any, valu
         lines[0] += f" [{cell['low']:.3f}, {cell['high']:.3f}]"
     if "n" in cell.index and pd.notna(cell["n"]):
         lines[0] += f" n {cell['n']:.0f}"
-    lines += [f"{_html(rows)}: {_html(row)}", f"{_html(columns)}: {_html(column)}"]
+    lines += [f"{as_text(rows)}: {as_text(row)}", f"{as_text(columns)}: {as_text(column)}"]
     return "<br>".join(lines)
-
-
-def _slider(frame: str, names: Sequence[str]) -> dict[str, Any]:
-    """A slider with one step per frame, without animation."""
-    still = {"mode": "immediate", "frame": {"duration": 0, "redraw": True},
-             "transition": {"duration": 0}}  # fmt: skip
-    steps = [{"method": "animate", "label": name, "args": [[name], still]} for name in names]
-    return {"steps": steps, "currentvalue": {"prefix": f"{_html(frame)}: "}, "pad": {"t": 45}}

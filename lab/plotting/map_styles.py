@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lab.plotting.columns import floats, levels
-from lab.plotting.interactive import _html
+from lab.plotting.parts import as_text
 from lab.plotting.style import COLOURS
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "triangle-down")
@@ -21,7 +21,7 @@ def colour_styles(column: pd.Series) -> list[dict[str, Any]]:
         values = floats(column).astype(np.float32)
         scale = {"colorscale": "Cividis", "cmin": float(np.nanmin(values)), "showscale": True,
                  "cmax": float(np.nanmax(values)) or 1.0}  # fmt: skip
-        bar = {"title": {"text": _html(column.name)}, "thickness": 12, "len": 0.6, "y": 0.3}
+        bar = {"title": {"text": as_text(column.name)}, "thickness": 12, "len": 0.6, "y": 0.3}
         return [{"marker": {"color": values, "opacity": 0.8, "colorbar": bar, **scale}},
                 *_entries([], {})]  # fmt: skip
     names, codes = _codes(column)
@@ -44,7 +44,7 @@ def shape_styles(column: pd.Series | None, marks: Sequence[str]) -> list[Any]:
 def _entries(names: Sequence[Any], marks: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """One style for every place of the legend; those without a name are not shown."""
     return [
-        {"name": _html(names[place]) if place < len(names) else "",
+        {"name": as_text(names[place]) if place < len(names) else "",
          "visible": place < len(names), "showlegend": place < len(names),
          "marker": {"size": 8, **{key: values[place] for key, values in marks.items()}}}
         for place in range(MOST_LEVELS)

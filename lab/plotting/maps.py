@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from lab.plotting.columns import floats, levels, plain, require
-from lab.plotting.interactive import _html, _slider
 from lab.plotting.map_styles import IN_SPACE, MOST_LEVELS, SYMBOLS, colour_styles, shape_styles
+from lab.plotting.parts import as_text, slider
 from lab.plotting.style import COLOURS
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def point_map(
         figure.update_layout(updatemenus=[_menu(first, colours)])
     if frame:
         figure.frames = [
-            go.Frame(name=_html(name), data=[mark(places(part))], traces=[0])
+            go.Frame(name=as_text(name), data=[mark(places(part))], traces=[0])
             for name, part in zip(names, parts, strict=True)
         ]
-        slider = _slider(frame, [_html(name) for name in names])
+        steps = slider(frame, [as_text(name) for name in names])
         hidden = {"font": {"color": "rgba(0,0,0,0)"}}  # of the steps: long names would overlap
-        shown = {"currentvalue": slider["currentvalue"] | {"font": {"color": "#222222"}}}
-        figure.update_layout(sliders=[slider | hidden | shown])
+        shown = {"currentvalue": steps["currentvalue"] | {"font": {"color": "#222222"}}}
+        figure.update_layout(sliders=[steps | hidden | shown])
     return figure
 
 
@@ -117,7 +117,7 @@ def restyle(figure: Any, colour: pd.Series, shape: pd.Series | None) -> None:
     for trace, style in zip(figure.data, [points, *colours, *shapes], strict=True):
         trace.update(style)
     names = [one.name for one in (colour, shape) if one is not None]
-    figure.update_layout(legend_title_text=_html(" · ".join(map(str, dict.fromkeys(names)))))
+    figure.update_layout(legend_title_text=as_text(" · ".join(map(str, dict.fromkeys(names)))))
 
 
 def emphasise(figure: Any, chosen: Sequence[int] | np.ndarray) -> None:
@@ -154,7 +154,7 @@ def ranges(parts: Sequence[pd.DataFrame]) -> dict[str, list[float]]:
 def said(points: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """What every point says when it is pointed at: markup in data is shown, not obeyed."""
     lines = [
-        [_shortened(value) if place == 0 else f"{_html(column)}: {_shortened(value)}"
+        [_shortened(value) if place == 0 else f"{as_text(column)}: {_shortened(value)}"
          for value in points[column]]
         for place, column in enumerate(columns)
     ]  # fmt: skip
@@ -162,8 +162,7 @@ def said(points: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _shortened(value: Any) -> str:
-    words = " ".join(plain(value).split())
-    return _html(words if len(words) <= LONGEST else words[: LONGEST - 1] + "…")
+    return as_text(" ".join(plain(value).split()), LONGEST)
 
 
 def _axes(points: pd.DataFrame) -> list[str]:
@@ -185,13 +184,13 @@ def _menu(points: pd.DataFrame, colours: Sequence[str]) -> dict[str, Any]:
             f"marker.{key}": [marker.get(key)] + [None] * MOST_LEVELS
             for key in ("colorscale", "cmin", "cmax", "showscale", "colorbar.title.text")
         }
-        change["marker.colorbar.title.text"] = [_html(column)] * (MOST_LEVELS + 1)
+        change["marker.colorbar.title.text"] = [as_text(column)] * (MOST_LEVELS + 1)
         change["marker.color"] = [marker["color"].tolist(), *COLOURS]
         for key in ("visible", "showlegend", "name"):
             change[key] = [True if key == "visible" else False if key == "showlegend" else "",
                            *(style[key] for style in styles[1:])]  # fmt: skip
-        title = {"legend.title.text": _html(column)}
-        buttons.append({"label": _html(column), "method": "update",
+        title = {"legend.title.text": as_text(column)}
+        buttons.append({"label": as_text(column), "method": "update",
                         "args": [change, title, list(range(MOST_LEVELS + 1))]})  # fmt: skip
     return {"buttons": buttons, "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom"}
 

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from lab.plotting.columns import floats, grid, levels, require
-from lab.plotting.interactive import _html, _slider
+from lab.plotting.parts import as_text, menu, slider
 from lab.plotting.style import COLOURS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-LABEL = 32  # characters of a text beside its row
+LABEL = 24  # characters of a text beside its row
 LOOK: dict[str, Any] = {
     "template": "simple_white", "font": {"family": "system-ui, sans-serif", "size": 13}
 }  # fmt: skip
@@ -38,7 +38,7 @@ def similarity(now: np.ndarray, start: np.ndarray, texts: Sequence[str]) -> "Fig
     for column, (numbers, axis) in enumerate(zip(traces, layout, strict=True), 1):
         figure.add_trace(_map(texts, numbers["z"], axis), row=1, col=column)
     figure.update_layout(
-        **LOOK, autosize=True, height=170 + 26 * n, margin={"t": 10, "r": 10, "b": 110, "l": 10},
+        **LOOK, autosize=True, height=180 + 26 * n, margin={"t": 10, "r": 10, "b": 120, "l": 10},
         coloraxis={"colorscale": "Cividis", "colorbar": _bar("cosine", 0.24)},
         coloraxis2={"colorscale": "PuOr", "colorbar": _bar("change since the start", 0.76)},
     )  # fmt: skip
@@ -102,7 +102,7 @@ def similarity_frames(cosines: pd.DataFrame, scores: pd.DataFrame) -> "Figure":
         )
         for layer in layers
     ]
-    slider = _slider("layer", [str(layer) for layer in layers])
+    owners = [_of(trace, len(poolings)) for trace in range(len(figure.data))]
     least = float(floats(cosines["value"]).min())
     figure.update_layout(
         **LOOK, height=330 + 34 * len(texts), showlegend=False,
@@ -110,14 +110,16 @@ def similarity_frames(cosines: pd.DataFrame, scores: pd.DataFrame) -> "Figure":
         coloraxis={"colorscale": "Cividis", "cmin": least, "cmax": 1,
                    "colorbar": {"title": {"text": "cosine", "side": "right"}, "y": 0.66,
                                 "len": 0.7}},
-        sliders=[{**slider, "active": len(layers) - 1}],
-        updatemenus=[_menu(poolings)],
+        sliders=[slider("layer", [str(layer) for layer in layers], active=len(layers) - 1,
+                        pad={"t": 65})],
+        updatemenus=[menu({name: [owner == place for owner in owners]
+                           for place, name in enumerate(poolings)}, y=1.02)],
         yaxis={"autorange": "reversed", "type": "category", "automargin": True},
-        xaxis={"type": "category"}, xaxis2={"title": {"text": "layer"}},
+        xaxis={"type": "category", "tickangle": 0}, xaxis2={"title": {"text": "layer"}},
         yaxis2={"title": {"text": "Spearman"}},
     )  # fmt: skip
-    for number, trace in enumerate(figure.data):
-        trace.visible = _of(number, len(poolings)) == 0
+    for owner, trace in zip(owners, figure.data, strict=True):
+        trace.visible = owner == 0
     return figure
 
 
@@ -126,31 +128,16 @@ def _of(trace: int, poolings: int) -> int:
     return trace // 2 if trace < 2 * poolings else trace - 2 * poolings
 
 
-def _menu(poolings: Sequence[str]) -> dict[str, Any]:
-    """A menu that shows the traces of one pooling and hides the others."""
-    owners = [_of(trace, len(poolings)) for trace in range(3 * len(poolings))]
-    buttons = [
-        {"label": _html(name), "method": "restyle",
-         "args": [{"visible": [owner == place for owner in owners]}]}
-        for place, name in enumerate(poolings)
-    ]  # fmt: skip
-    return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-
-
 def _at(table: pd.DataFrame, layer: Any, pooling: str) -> pd.DataFrame:
     return table[(table["layer"] == layer) & (table["pooling"] == pooling)]
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _map(texts: Sequence[str], values: np.ndarray, axis: str) -> Any:
     """One heat map: numbered texts beside its rows, their numbers under its columns."""
     import plotly.graph_objects as go
 
-    rows = [_html(f"{place} · {_short(text, LABEL)}") for place, text in enumerate(texts, 1)]
-    short = [_html(_short(text, 90)) for text in texts]
+    rows = [f"{place} · {as_text(text, LABEL)}" for place, text in enumerate(texts, 1)]
+    short = [as_text(text, 90) for text in texts]
     return go.Heatmap(
         z=values, x=[str(place) for place in range(1, len(texts) + 1)], y=rows, coloraxis=axis,
         text=[[f"{first}<br>{second}" for second in short] for first in short],
@@ -186,5 +173,5 @@ def _mark(scores: pd.DataFrame) -> Any:
 def _bar(title: str, x: float) -> dict[str, Any]:
     """A colour bar below its heat map."""
     words = {"text": title, "side": "top"}
-    return {"orientation": "h", "x": x, "y": 0, "yanchor": "top", "ypad": 28, "len": 0.42,
-            "thickness": 12, "title": words}  # fmt: skip
+    return {"orientation": "h", "x": x, "y": 0, "yanchor": "top", "ypad": 38, "len": 0.42,
+            "thickness": 12, "nticks": 4, "tickangle": 0, "title": words}  # fmt: skip
