@@ -134,8 +134,9 @@ class Panel:
         rows = source(Path(self.file.value)).rows(columns)
         cells = [[_cut(one.cells, name) for name in columns] for one in islice(rows, PREVIEW)]
         shown = _html(pd.DataFrame(cells, columns=columns))
-        model = text(f"first rows; to be read by {self.model.value}")
-        self.shown["preview"].value = f"{shown}<small>{model}</small>"
+        label = NO_LABEL if self.label.value == NO_LABEL else f"labels from {self.label.value!r}"
+        words = f"texts from {self.column.value!r}, {label}; to be read by {self.model.value}"
+        self.shown["preview"].value = f"{shown}<small>{text(words)}</small>"
 
     def _examine(self) -> None:
         with self.status.during("examining") as move:
