@@ -38,7 +38,7 @@ class YourData:
         self._name = model.lab_name
 
     def table(self) -> pd.DataFrame:
-        """One row a point of the map: x, y, tokens, times a neighbour, label, text.
+        """One row a point of the map: x, y, log2 of its tokens, times a neighbour, label, text.
 
         In ``attrs``: the share of the variance, and which texts are drawn, in words.
         """
@@ -55,7 +55,7 @@ class YourData:
     def frames(self) -> "PlotlyFigure":
         """The texts on a map (PCA), with a menu for what colours them."""
         points = self.table()
-        colours = [name for name in ("tokens", "times_a_neighbour", "label") if name in points]
+        colours = [name for name in ("log2_tokens", "times_a_neighbour", "label") if name in points]
         said = points.attrs
         words = f"{said['drawn']}; two components hold {said['share']:.0%} of the variance"
         return plotting.interactive_map(points, colours=colours, hover="text", note=words)

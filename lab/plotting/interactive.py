@@ -115,7 +115,8 @@ def interactive_map(
     plain_axis = {"showticklabels": False, "title": {"text": ""}, "zeroline": False}
     scene = {f"{axis}axis": plain_axis for axis in axes}
     figure.update_layout(
-        template="simple_white", height=520, margin={"t": 60, "r": 40, "l": 40, "b": 10},
+        template="simple_white", height=520,
+        margin={"t": 60, "r": 40, "l": 40, "b": 40 if note else 10},
         font={"family": "system-ui, sans-serif", "size": 13},
         coloraxis={"colorscale": "Cividis", "colorbar": {"title": {"text": as_text(colours[0])}}},
         updatemenus=[_colour_menu(parts[0], colours)],
@@ -124,7 +125,7 @@ def interactive_map(
     )  # fmt: skip
     if note:
         figure.add_annotation(text=as_text(note), showarrow=False, xref="paper", yref="paper",
-                              x=0, y=-0.02, xanchor="left")  # fmt: skip
+                              x=0, y=0, yshift=-8, xanchor="left", yanchor="top")  # fmt: skip
     return figure
 
 

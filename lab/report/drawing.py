@@ -42,14 +42,17 @@ def occurrences(health: Health, k: int = K) -> pd.DataFrame:
 
 
 def points(health: Health) -> pd.DataFrame:
-    """One row a text: x and y by PCA, tokens, times a neighbour, label where there is one, text.
+    """One row a text: x and y by PCA, log2 of its tokens, times a neighbour, label, text.
 
     The first two components alone: the share of the variance they hold is in ``attrs["share"]``.
     """
     rows = health.vectors - health.vectors.mean(0)
     at = projections.project(rows, "pca", seed=health.seed)
     texts = health.survey.texts
-    at = at.assign(tokens=health.tokens, times_a_neighbour=health.texts["times_a_neighbour"])
+    at = at.assign(
+        log2_tokens=np.log2(health.tokens).round(2),  # one very long text would take all colours
+        times_a_neighbour=health.texts["times_a_neighbour"],
+    )
     if health.survey.label is not None:
         at["label"] = texts["label"].fillna("(no label)").to_numpy()
     at["text"] = [f"row {n}: {text}" for n, text in zip(texts["row"], texts["text"], strict=True)]
