@@ -5,10 +5,28 @@ import os
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", LAB_REUSE="0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
+from filelock import FileLock
 from jupyter import open_notebook, served  # noqa: F401 - fixtures
 from pages import browser, visit  # noqa: F401 - fixtures
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A function name -> a folder that all workers share, theirs alone while the context lasts."""
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    @contextmanager
+    def locked(name):
+        folder = root / f"shared-{name}"
+        with FileLock(f"{folder}.lock"):
+            yield folder
+
+    return locked
 
 
 @pytest.fixture

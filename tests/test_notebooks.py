@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -228,20 +230,22 @@ def tables(folder):
 
 
 @pytest.fixture(scope="module")
-def finished(models, tmp_path_factory):
-    """A function name -> the folder of the notebook's finished run, which is made once."""
-    folders = {}
+def finished(models, shared):
+    """A function name -> the folder of the notebook's finished run, made once for all workers."""
 
     def of(name):
-        if name not in folders:
-            with pytest.MonkeyPatch.context() as patch:
-                folders[name] = run(name, models, tmp_path_factory.mktemp(name), patch)
-        return folders[name]
+        with shared(name) as root:
+            done = root / "done"
+            if not done.exists():
+                shutil.rmtree(root, ignore_errors=True)
+                root.mkdir()
+                with pytest.MonkeyPatch.context() as patch:
+                    done.write_text(str(run(name, models, root, patch)))
+            return Path(done.read_text())
 
     return of
 
 
-@pytest.mark.xdist_group("notebooks")
 @each
 def test_a_notebook_runs_its_stubs_fail_its_solutions_pass_and_it_leaves_its_figures(
     name, finished
@@ -261,7 +265,6 @@ def test_a_notebook_runs_its_stubs_fail_its_solutions_pass_and_it_leaves_its_fig
     assert "ChangedByHand" not in (folder / "executed.ipynb").read_text(encoding="utf-8")
 
 
-@pytest.mark.xdist_group("notebooks")
 def test_the_same_parameters_give_the_same_bytes(finished, models, tmp_path, monkeypatch):
     first = tables(finished("00_start_here"))
     assert set(first) == {"results.parquet", "comparisons.parquet"}
@@ -269,7 +272,6 @@ def test_the_same_parameters_give_the_same_bytes(finished, models, tmp_path, mon
 
 
 @pytest.mark.browser
-@pytest.mark.xdist_group("notebooks")
 @each
 def test_the_page_of_a_notebook_is_sound_at_a_desk_on_a_phone_and_enlarged(
     name, finished, visit, tmp_path

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,6 @@ from tiny_series import whole
 
 from lab import manifest, paths
 
-pytestmark = pytest.mark.xdist_group("site")
 EVIL = "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>"
 ALT = "Three points on a line that rises from one to three"
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -40,8 +40,13 @@ def executed():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("docs")
+def site(shared):
+    """The site, built once for all workers: a build writes into docs/_generated."""
+    with shared("docs") as folder:
+        return folder / "site" if (folder / "site").exists() else build(folder)
+
+
+def build(folder):
     run = folder / "runs" / "00_start_here" / "cpu-12345678"
     run.mkdir(parents=True)
     manifest.write(run, whole(finished="2026-01-01T00:00:00+00:00"))
@@ -53,6 +58,8 @@ def site(tmp_path_factory):
         env={**os.environ, "LAB_DOCS_RUNS": str(folder / "runs")},
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
+    if done.returncode or done.stderr:
+        shutil.rmtree(folder)
     assert (done.returncode, done.stderr) == (0, "")
     return built
 
