@@ -20,7 +20,7 @@ from lab.runner import parameters
 
 REACT = "60"  # seconds: a new t-SNE or model takes some, and CI has two cores for all tests
 # At their defaults: a slider needs two stops, UMAP compiles, random weights leave nothing to map.
-LIVE = {"temperatures", "projection", "checkpoint"}
+LIVE = {"temperatures", "projection", "checkpoint", "lengths"}
 
 
 def has_controls(name):
