@@ -36,7 +36,7 @@ quick: install  ## the same on few texts, in runs/quick
 test: install  ## all tests; with LAB_DATA set, those on the mirror too
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
-test-all: install  ## the slow ones too: all scores of real models, hundreds of runs killed
+test-all: install  ## the slow ones too: SmolLM2 on all of STS-b
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m ""
 
 student: install  ## the notebooks without their solutions, in student/

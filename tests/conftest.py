@@ -82,3 +82,18 @@ def passes(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(Encoder, "read", counting)
     return sizes
+
+
+@pytest.fixture
+def a_style_of_its_own():
+    """The style of our figures, set for one test; its figures are closed after it."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    from lab import plotting
+
+    with mpl.rc_context():
+        mpl.use("agg")
+        plotting.use_style()
+        yield
+        plt.close("all")

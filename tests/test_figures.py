@@ -45,13 +45,7 @@ XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721
                 [0.0193339, 0.1191920, 0.9503041]])  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def a_style_of_its_own():
-    with mpl.rc_context():
-        mpl.use("agg")
-        plotting.use_style()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("a_style_of_its_own")
 
 
 @pytest.fixture

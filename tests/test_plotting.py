@@ -19,13 +19,7 @@ from lab.export import export
 ALT = "Spearman correlation by pooling and layer; mean at layer two is highest"
 
 
-@pytest.fixture(autouse=True)
-def a_style_of_its_own():
-    with mpl.rc_context():
-        mpl.use("agg")
-        plotting.use_style()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("a_style_of_its_own")
 
 
 @pytest.fixture

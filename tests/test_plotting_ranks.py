@@ -11,14 +11,7 @@ import pytest
 from lab import plotting
 from lab.stats import across
 
-
-@pytest.fixture(autouse=True)
-def a_style_of_its_own():
-    with mpl.rc_context():
-        mpl.use("agg")
-        plotting.use_style()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("a_style_of_its_own")
 
 
 def values(settings=5, datasets=12, step=1.0, name="setting {}"):
