@@ -57,11 +57,15 @@ def tiny(name="random:llama", **settings):
     return models.load(name, **QUIET, **settings)
 
 
-@pytest.fixture(scope="module")
-def base():
+def counted():
     model = tiny()
     model.encoder.frequency = torch.arange(1, 261) / 260  # counting takes longer than these tests
     return model
+
+
+@pytest.fixture(scope="module")
+def base():
+    return counted()
 
 
 @pytest.fixture
@@ -254,14 +258,17 @@ def test_a_second_run_spends_less_than_a_twentieth_of_the_first_on_states(store,
 
 def test_processes_that_read_the_same_texts_at_once_get_the_same_states(llama, store):
     expected = llama.encode(TEXTS)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
-        runs = [pool.submit(encoded, llama, store) for _ in range(2)]
+    fresh = multiprocessing.get_context("spawn")  # a fork would inherit locks of torch's threads
+    with ProcessPoolExecutor(2, fresh) as pool:
+        runs = [pool.submit(encoded, store.folder) for _ in range(2)]
         for run in runs:
-            np.testing.assert_allclose(run.result(timeout=60), expected, atol=1e-5)
+            np.testing.assert_allclose(run.result(timeout=120), expected, atol=1e-5)
 
 
-def encoded(model, store):
-    return frozen.model(states(model, TEXTS, store=store), model.head).encode(TEXTS)
+def encoded(folder):
+    """What a process of its own reads into the store and gets."""
+    model = counted()
+    return frozen.model(states(model, TEXTS, store=StateStore(folder)), model.head).encode(TEXTS)
 
 
 # --- content addressing --------------------------------------------------------------------------
