@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help reproduce quick test test-all lab student docs check format install models figures reference smells clean
+.PHONY: help reproduce quick test test-all lab student docs docs-pages check format install models figures reference smells clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -45,7 +45,9 @@ student: install  ## the notebooks without their solutions, in student/
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-docs: install  ## the documentation site, docs/_build/html/index.html; shows finished runs of runs/
+docs: quick docs-pages  ## the documentation site, docs/_build/html/index.html, its notebooks executed
+
+docs-pages: install  ## the same from the runs there are in runs/, running none
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d docs/_build/doctrees docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 

@@ -46,11 +46,20 @@ def site(shared):
         return folder / "site" if (folder / "site").exists() else build(folder)
 
 
-def build(folder):
-    run = folder / "runs" / "00_start_here" / "cpu-12345678"
+def left_by_runs(folder, notebook, name, parameters, month=1, **about):
+    run = folder / notebook / name
     run.mkdir(parents=True)
-    manifest.write(run, whole(finished="2026-01-01T00:00:00+00:00"))
+    end = {"finished": f"2026-{month:02}-01T00:00:00+00:00"}
+    manifest.write(run, whole({"parameters": parameters}, **end) | about)
     nbformat.write(executed(), run / "executed.ipynb")
+
+
+def build(folder):
+    given = {"n": {"value": 40, "default": False}, "seed": {"value": 0, "default": True}}
+    left_by_runs(folder / "runs", "00_start_here", "cpu-12345678", given)
+    for place, month in {"runs": 1, "runs/quick": 2}.items():
+        left_by_runs(folder / place, "08_bench", f"from-month-{month}", {}, month)
+    left_by_runs(folder / "runs", "09_attention_view", "of-an-older-lab", {}, format=0)
     built, doctrees = folder / "site", folder / "doctrees"
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going",
@@ -61,6 +70,7 @@ def build(folder):
     if done.returncode or done.stderr:
         shutil.rmtree(folder)
     assert (done.returncode, done.stderr) == (0, "")
+    (built / "said.txt").write_text(done.stdout)
     return built
 
 
@@ -89,6 +99,18 @@ def test_every_module_figure_notebook_and_document_has_its_place(site):
     assert {json.loads(p.read_text(encoding="utf-8"))["alt"] for p in saved} - alts == set()
     for path in (paths.ROOT / "docs").glob("*.md"):
         assert (site / f"{path.stem}.html").is_file()
+
+
+def test_a_notebook_is_shown_as_its_best_run_left_it_and_says_which(site):
+    pages = site / "_generated/notebooks"
+    notes = {name: " ".join(BeautifulSoup((pages / f"{name}.html").read_text(), "html.parser")
+                            .select_one("article .note").get_text().split())
+             for name in ("00_start_here", "08_bench", "09_attention_view")}  # fmt: skip
+    assert "run cpu-12345678, with n = 40." in notes["00_start_here"]
+    assert "run from-month-1, at the notebook’s defaults." in notes["08_bench"], "not the quick one"
+    assert "Shown without outputs" in notes["09_attention_view"]
+    said = (site / "said.txt").read_text()
+    assert said.startswith("left out: ") and "of-an-older-lab" in said and said.count("\n") == 1
 
 
 def test_no_page_names_a_host_to_load_from_and_every_link_inside_leads_somewhere(site):

@@ -10,13 +10,13 @@ import os
 import pkgutil
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from sphinx.application import Sphinx
-from sphinx.util import logging
 
 import lab
 from lab import manifest, paths, reading
@@ -24,13 +24,12 @@ from lab.export import page
 from lab.registry import Registry
 
 RUNS = "LAB_DOCS_RUNS"
-logger = logging.getLogger(__name__)
 NOT_RUN = """:::{note}
-Shown without outputs: no finished run was there when this page was built. `lab run %s`, then
-`make docs`.
+Shown without outputs: no finished run was there when this page was built. `make docs` runs what
+lacks one.
 :::"""
 RUN = """:::{note}
-Outputs of the finished run `%s`.
+Outputs of the finished run `%s`, %s.
 :::"""
 
 
@@ -48,36 +47,41 @@ def write(app: Sphinx, config: Any) -> None:
 
 
 def notebooks() -> Iterator[tuple[str, str]]:
-    """Every numbered notebook: as its newest finished run left it, else its source."""
-    executed = {run.parent.name: run for run in finished(runs())}
+    """Every numbered notebook: as its newest finished run left it, else its source.
+
+    Runs of few texts (``make quick``) only stand in where there is no other.
+    """
+    folder = Path(os.environ.get(RUNS) or paths.RUNS)
+    executed = finished(folder / "quick") | finished(folder)
     for source in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")):
         run = executed.get(source.stem)
         book = nbformat.read(run / "executed.ipynb" if run else source, as_version=4)
-        number = source.stem.partition("_")[0]
-        yield source.name, nbformat.writes(shown(book, RUN % run.name if run else NOT_RUN % number))
+        yield source.name, nbformat.writes(shown(book, how_it_was_run(run) if run else NOT_RUN))
 
 
-def runs() -> Path:
-    """Where finished runs are looked for: ``LAB_DOCS_RUNS``, else runs/."""
-    return Path(os.environ.get(RUNS) or paths.RUNS)
-
-
-def finished(folder: Path) -> list[Path]:
+def finished(folder: Path) -> dict[str, Path]:
     """The newest finished run of each notebook below ``folder``; none is fine.
 
-    A manifest that can't be read hides itself alone, and is warned of by name.
+    A manifest that can't be read hides itself alone, and is named.
     """
-    newest = []
+    newest = {}
     for notebook in sorted({file.parent.parent for file in folder.glob(f"*/*/{manifest.NAME}")}):
         states = {}
         for file in sorted(notebook.glob(f"*/{manifest.NAME}")):
             try:
                 states[file.parent] = manifest.read(file.parent)["outcome"]
-            except ValueError as error:
-                logger.warning("left out: %s; `lab clean` finds such runs", error)
+            except ValueError as error:  # of an older lab, say: no reason not to build the site
+                sys.stdout.write(f"left out: {error}; `lab clean` finds such runs\n")
         ended = [(s["finished"], run) for run, s in states.items() if s["state"] == "ok"]
-        newest += [max(ended)[1]] if ended else []
+        newest |= {notebook.name: max(ended)[1]} if ended else {}
     return newest
+
+
+def how_it_was_run(run: Path) -> str:
+    """A note on the run: its name, and the parameters that are not the notebook's defaults."""
+    given = manifest.read(run)["identity"]["parameters"]
+    other = [f"`{name} = {one['value']!r}`" for name, one in given.items() if not one["default"]]
+    return RUN % (run.name, f"with {', '.join(other)}" if other else "at the notebook's defaults")
 
 
 def shown(book: nbformat.NotebookNode, note: str) -> nbformat.NotebookNode:
