@@ -6,6 +6,7 @@ To add one, write ``(rows, dimensions, seed) -> coordinates`` and decorate it wi
 import warnings
 from collections.abc import Callable, Mapping
 from itertools import combinations
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ PROJECTIONS: Registry[Callable[[np.ndarray, int, int], np.ndarray]] = Registry("
 NEIGHBOURS = 15
 PERPLEXITY = 30
 CHUNK = 20_000_000  # distances in memory at once: 160 MB
+_ALONE = Lock()  # not every threading layer of numba bears two callers
 
 
 @PROJECTIONS
@@ -33,7 +35,7 @@ def umap(rows: np.ndarray, dimensions: int, seed: int) -> np.ndarray:
 
     One thread, so that a seed gives the same coordinates every time.
     """
-    with warnings.catch_warnings():
+    with _ALONE, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_jobs value")
         warnings.filterwarnings("ignore", "Tensorflow", ImportWarning)  # its parametric kind
         from umap import UMAP

@@ -89,6 +89,7 @@ LAYERS = [
     "plotting.redrawing",
     "explore.faces explore.cloud_readings explore.head_readings explore.passes explore.readings "
     "explore.map_points explore.map_space",
+    "explore.background explore.map_figure",
     "explore.attention_view explore.length_cloud explore.bench_controls explore.map_export "
     "explore.map_words explore.map_controls",
     "explore.bench explore.map_live",

@@ -181,7 +181,7 @@ def test_controls_show_one_change_go_back_and_keep_what_was_shown_on_an_error(be
 
     controls = Controls(bench)
     settings = controls._settings
-    scored(controls)
+    controls._pairs.wait()
     assert "This is the start." in said(controls.widget)
     before = np.array(controls._figure.data[0].z)
     settings["pooling"].value = "last"
@@ -208,12 +208,6 @@ def test_controls_show_one_change_go_back_and_keep_what_was_shown_on_an_error(be
     assert "<img" not in html and "<script" not in html
 
 
-def scored(controls):
-    """Nothing, once no thread reads pairs any more."""
-    while reader := controls._reader:
-        reader.join(60)
-
-
 def test_while_pairs_are_read_controls_answer_and_what_is_not_needed_any_more_is_given_up(
     bench, monkeypatch
 ):
@@ -221,7 +215,7 @@ def test_while_pairs_are_read_controls_answer_and_what_is_not_needed_any_more_is
     from lab.explore.bench_controls import Controls
 
     controls = Controls(bench)
-    scored(controls)
+    controls._pairs.wait()
     alone, go_on, read = threading.Event(), threading.Event(), passes._read
 
     def slowly(model, group, prompt, above):
@@ -233,13 +227,13 @@ def test_while_pairs_are_read_controls_answer_and_what_is_not_needed_any_more_is
     monkeypatch.setattr(passes, "_read", slowly)
     settings = controls._settings
     settings["temperature"].value = 0.5  # new sentences are read at once, its pairs by and by
-    assert alone.wait(60) and controls._reader.is_alive()
+    assert alone.wait(60) and controls._pairs.busy
     assert "the pairs are being read" in controls._score.value
     settings["pooling"].value = "last"
     assert "pooling mean → last" in controls._notes.value
-    assert controls._reader.is_alive(), "the pooling did not wait for the pairs"
+    assert controls._pairs.busy, "the pooling did not wait for the pairs"
     go_on.set()
-    scored(controls)
+    controls._pairs.wait()
     assert "the pairs are being read" not in controls._score.value
     assert "temperature 1 → 0.5; pooling mean → last" in controls._notes.value
     now, start = (bench.score(one) for one in (controls._now, controls._start))

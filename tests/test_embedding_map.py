@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 from html import escape
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from sklearn.neighbors import NearestNeighbors
 
-from lab import data, models
+from lab import data, models, projections
 from lab.explore.embedding_map import EmbeddingMap, seeds
 from lab.explore.map_export import page, parquet, projector
 from lab.explore.map_live import LiveMap
@@ -58,8 +59,15 @@ def explorer(n=60, rows=None, stops=(3, 0), **options):
     return EmbeddingMap(table(n), Spaces(n, rows), stops=stops, **options)
 
 
-def said(live):
-    return re.sub(r"<[^>]+>", "", live.status._line.value)
+def said(live, status="status"):
+    return re.sub(r"<[^>]+>", "", getattr(live, status)._line.value)
+
+
+def drawn(of):
+    """A live map, once its first maps are drawn."""
+    live = LiveMap(of)
+    live.background.wait()
+    return live
 
 
 def test_texts_of_data_sets_stand_once_each_with_where_they_are_from():
@@ -147,7 +155,7 @@ def test_colour_and_shape_are_of_any_column_and_have_a_legend():
 
 
 def test_every_control_changes_what_is_shown():
-    live = LiveMap(explorer())
+    live = drawn(explorer())
     left, right = live.figures
     before = np.array(left.data[0].x)
     live.way.value = 1.0
@@ -161,8 +169,10 @@ def test_every_control_changes_what_is_shown():
     assert np.array_equal(np.isfinite(left.data[0].x), inside)
     assert f"{inside.sum()} of 60 points" in left.layout.title.text
     live.sides[0]["repair"].value = "whitening"
+    live.background.wait()
     assert "layer 3, mean, whitening" in live.figures[0].layout.title.text
     live.dimensions.value = 3
+    live.background.wait()
     assert live.figures[0].data[0].type == "scatter3d"
     live.choose([4])
     assert np.ptp(live.figures[0].data[0].marker.size) > 0, "a chosen point is larger in space"
@@ -171,11 +181,43 @@ def test_every_control_changes_what_is_shown():
     live.search()
     assert live.chosen.tolist() == [11] and live.figures[0].data[0].selectedpoints == (11,)
     live.several()
+    live.background.wait()
     assert "under seeds 0, 1, 2, 3, 4" in live.trust.value
 
 
+def test_while_a_map_is_computed_controls_answer_for_the_maps_that_are_drawn(monkeypatch):
+    live = drawn(explorer())
+    computing, go_on, project = threading.Event(), threading.Event(), projections.project
+    made = []
+
+    def slowly(rows, name, **kwargs):
+        made.append(rows[0, 0])
+        computing.set()
+        assert go_on.wait(60)
+        return project(rows, name, **kwargs)
+
+    monkeypatch.setattr(projections, "project", slowly)
+    live.sides[0]["pooling"].value = "max"
+    assert computing.wait(60) and said(live, "computing") == "map of 60 points …"
+    live.way.value = 0.5
+    assert "50% of the way" in live.figures[0].layout.title.text
+    assert "layer 3, mean" in live.figures[0].layout.title.text, (
+        "what is drawn, not what was asked for"
+    )
+    live.choose([4])
+    assert "layer 3, mean" in live.listing.value
+    live.sides[0]["repair"].value = "centring"  # instead of the first, and only the last of two
+    live.sides[0]["repair"].value = "whitening"
+    go_on.set()
+    live.background.wait()
+    assert "layer 3, max, whitening" in live.figures[0].layout.title.text
+    assert len(made) == 2, "the map that is computed, and the last that was asked for"
+    live.sides[0]["repair"].value = "none"
+    assert "whitening" not in live.figures[0].layout.title.text, "kept, so drawn at once"
+
+
 def test_mistakes_are_answered_in_words_and_lose_nothing():
-    live = LiveMap(explorer(n=24))
+    live = drawn(explorer(n=24))
     x = np.array(live.figures[0].data[0].x)
     live.choose([])
     assert said(live) == ("no point was chosen: draw a lasso around some, or search for a word "
@@ -188,11 +230,12 @@ def test_mistakes_are_answered_in_words_and_lose_nothing():
     assert said(live).startswith("only a model can embed a query")
     live.neighbours.value = 12
     live.several()
-    assert said(live).startswith("trust over 12 neighbours needs more than 24 rows")
+    live.background.wait()
+    assert said(live, "computing").startswith("trust over 12 neighbours needs more than 24 rows")
     assert "needs more than 24 rows" in live.figures[0].layout.title.text, "and the map is there"
     assert np.array_equal(live.figures[0].data[0].x, x)
-    equal = LiveMap(explorer(n=24, rows=np.ones((24, 5), dtype=np.float32)))
-    assert said(equal) == "all 24 rows are equal: there is nothing to map"
+    equal = drawn(explorer(n=24, rows=np.ones((24, 5), dtype=np.float32)))
+    assert said(equal, "computing") == "all 24 rows are equal: there is nothing to map"
     equal.choose([1])
     assert said(equal).startswith("neighbours: ")
     with pytest.raises(LookupError, match="did you mean 'kind'"):
@@ -225,7 +268,7 @@ def test_a_typed_text_finds_itself_under_a_model_and_a_repair(tmp_path):
         assert rows[0] == 7 and cosines[0] == pytest.approx(1, abs=1e-4), repair
         by_hand = of.neighbours_of([7], setting, k=59).set_index("neighbour")["cosine"]
         assert cosines[1:] == pytest.approx(by_hand[of.maps.drawn[rows[1:]]].tolist(), abs=1e-4)
-    live = LiveMap(of)
+    live = drawn(of)
     live.kind.index, live.query.value = 1, of.points["text"][7]
     live.search()
     assert live.chosen[0] == 7 and "<th scope='col' style='text-align:left'>cosine" in (
@@ -243,7 +286,7 @@ def test_seeds_of_a_method_that_draws_no_lots_are_no_sign_of_trust():
 
 
 def test_a_sample_is_said_on_the_map_and_only_the_map_that_moves_is_sent():
-    live = LiveMap(explorer(n=60, most=20, by="kind", seed=1))
+    live = drawn(explorer(n=60, most=20, by="kind", seed=1))
     assert "20 of 60 points, drawn by kind" in live.figures[0].layout.title.text
     sent = []
     live.figures[1].layout.on_change(lambda *_: sent.append(1), "title")
@@ -263,7 +306,7 @@ def test_exports_come_back_as_they_went_out(tmp_path):
     assert len(lines) == 61 and {line.count("\t") for line in lines} == {3}
     with pytest.raises(ValueError, match="60 points"):
         projector(of.points, np.ones((3, 2)), tmp_path)
-    live = LiveMap(of)
+    live = drawn(of)
     for kind in live.format.options:
         live.format.value = kind
         live.export()

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from lab.explore import faces
+from lab.explore.background import Background
 from lab.explore.passes import Progress, Setting, read_lines
 from lab.explore.readings import mean_cosine, neighbours, verdict
 
@@ -36,8 +36,6 @@ class Controls:
     def __init__(self, bench: "Bench") -> None:
         self._bench, self._texts = bench, bench.texts
         self._start = self._now = bench.start
-        self._reader: Thread | None = None  # of the pairs
-        self._deciding = Lock()
         self._answers = faces.Answers()
         self._make()
         self.widget = self._arranged()
@@ -92,6 +90,7 @@ class Controls:
         self._of = widgets.Dropdown(description="neighbours of", style=WIDE,
                                     layout={"width": "98%"})  # fmt: skip
         self._status, self._scoring = faces.Status(), faces.Status()
+        self._pairs = Background(self._scoring)
         self._notes = widgets.HTML()
         self._score, self._near = widgets.HTML(), widgets.HTML()
         self._picture = widgets.VBox(layout={"width": "98%", "overflow": "auto"})
@@ -165,18 +164,12 @@ class Controls:
             self._set_controls()
 
     def _tell_score(self) -> None:
-        """Score what is shown and the start on the pairs, now or once these have been read.
-
-        Reading takes seconds, so a thread does it: meanwhile the controls go on answering.
-        """
+        """Score what is shown and the start on the pairs, now or once these have been read."""
         bench = self._bench
-        with self._deciding:
-            unread = self._unread()
-            if unread and self._reader is None:
-                self._reader = Thread(target=self._read_pairs, daemon=True)
-                self._reader.start()
-        if unread:
+        if self._unread():
             self._score.value = _score_line({"undefined": "the pairs are being read …"}, "", True)
+            count = len(bench.pairs.texts)
+            self._pairs.ask(f"reading {count} texts of the graded pairs", self._read_pairs)
             return
         now, start = self._now, self._start
         found = verdict(bench.score(now), bench.score(start), seed=bench.seed,
@@ -188,19 +181,13 @@ class Controls:
         settings, texts = (self._now, self._start), self._bench.pairs.texts
         return next((one for one in settings if not self._bench.passes.made(one, texts)), None)
 
-    def _read_pairs(self) -> None:
+    def _read_pairs(self, move: Progress) -> None:
         """Read the pairs under what is shown, and again if that has changed meanwhile; score."""
-        texts = self._bench.pairs.texts
-        try:
-            with self._scoring.during(f"reading {len(texts)} texts of the graded pairs") as move:
-                while unread := self._unread():
-                    with suppress(_SupersededError):
-                        self._bench.passes.read(unread, texts, partial(self._go_on, unread, move))
-        finally:
-            with self._deciding:
-                self._reader = None
-        if not self._scoring.failed:
-            self._tell_score()
+        while unread := self._unread():
+            with suppress(_SupersededError):
+                go_on = partial(self._go_on, unread, move)
+                self._bench.passes.read(unread, self._bench.pairs.texts, go_on)
+        self._tell_score()
 
     def _go_on(self, reading: Setting, move: Progress, share: float) -> None:
         """Move the bar.

@@ -1,15 +1,18 @@
 """The live face of the embedding map: its controls, two maps side by side, a table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from lab import projections
+from lab.explore.background import Background
 from lab.explore.faces import Status, text
 from lab.explore.map_controls import lengths, of_side
 from lab.explore.map_export import EXPORTS
+from lab.explore.map_figure import live_figure
 from lab.explore.map_points import few_levels
 from lab.explore.map_space import Setting
 from lab.explore.map_words import legend, listing, of_seeds, title
@@ -18,16 +21,10 @@ from lab.plotting import maps as drawing
 if TYPE_CHECKING:
     from lab.explore.embedding_map import EmbeddingMap
 
-HOVERED = 20_000  # points whose words travel with the figure; of more, the kernel is asked
 LISTED = 20  # chosen points whose neighbours are listed
 FOUND = 10  # points that a typed query finds
 SEEDS = 5
 NOTHING = "no column"
-LAYOUT = {  # two beside each other in a window of 1280 pixels with its side bar, one HTML legend
-    "width": 415, "height": 510, "margin": {"t": 124, "r": 34, "l": 8, "b": 8},
-    "title": {"y": 1, "yanchor": "top", "pad": {"t": 12, "l": 8}, "font": {"size": 12}},
-    "showlegend": False, "modebar": {"orientation": "v"},
-}  # fmt: skip
 
 
 class LiveMap:
@@ -45,7 +42,8 @@ class LiveMap:
         self.of, self.chosen = of, np.array([], dtype=int)
         self.figures: list[Any] = []
         self._pair: list[tuple[pd.DataFrame, float]] = []
-        self.status, a = Status(), of.stops[0]
+        self.status, self.computing, a = Status(), Status(), of.stops[0]
+        self.background, self._drawing = Background(self.computing), RLock()
         wide = {"layout": {"width": "20em"}, "style": {"description_width": "6.5em"}}
         self.projection = w.Dropdown(
             options=list(projections.PROJECTIONS),
@@ -90,12 +88,13 @@ class LiveMap:
              *(w.VBox([w.HTML(f"<b>{name}</b>"), *side])
                for name, side in zip("AB", layers, strict=True)),
              w.VBox([self.colour, self.shape, self.way, *filter(None, [self.lengths])])],
-            [self.status.widget, several], [self.canvas], [self.pointed],
+            [self.status.widget, self.computing.widget, several], [self.canvas], [self.pointed],
             [self.query, self.kind, search, self.format, export],
         ]  # fmt: skip
         boxes = [w.HBox(row, layout={"flex_flow": "row wrap"}) for row in rows]
         boxes.insert(2, self.legend)
         self.widget = w.VBox([*boxes, self.trust, self.notes, self.listing])
+        self._drawn = self.settings()
         self._settled()
 
     def setting(self, side: int) -> Setting:
@@ -107,48 +106,52 @@ class LiveMap:
             self.projection.value, self.dimensions.value, stop.seed,
         )  # fmt: skip
 
+    def settings(self) -> list[Setting]:
+        """What the controls of both sides say."""
+        return [self.setting(0), self.setting(1)]
+
     def _settled(self, change: Any = None) -> None:
-        """A setting was chosen: both maps computed if they are new, and drawn."""
+        """A setting was chosen: its maps are drawn, now or once they have been computed."""
         if change is not None and change["owner"] is self.neighbours:
             self.of.maps.neighbours = self.neighbours.value
-        with self.status.during("map"):
-            pair = self.of.maps.aligned([self.setting(0), self.setting(1)])
+        wanted = self.settings()
+        if self.of.maps.known(wanted):
+            with self.status.during("map"):
+                self._show(wanted)
+        else:
+            self.background.ask(f"map of {len(self.of.points)} points", self._compute)
+
+    def _compute(self, move: Callable[[float], None]) -> None:
+        """Compute and draw what the controls say, unless they say something else meanwhile."""
+        wanted = self.settings()
+        for done, setting in enumerate(wanted):
+            if self.settings() == wanted:
+                move(done / len(wanted))
+                self.of.maps.coordinates(setting)
+        if self.settings() == wanted:
+            self._show(wanted)
+
+    def _show(self, wanted: list[Setting]) -> None:
+        """Two maps whose coordinates are known."""
+        with self._drawing:
+            pair = self.of.maps.aligned(wanted)
             new = not self._pair or pair[0][0].shape != self._pair[0][0].shape
-            self._pair = pair
+            self._pair, self._drawn = pair, wanted
             if new:
                 self._rebuild()
             self._place()
 
     def _rebuild(self) -> None:
         """Two new figures, since a plane and a space are of different kinds."""
-        from plotly.graph_objects import FigureWidget
-
-        shown, _ = self.of.shown([])
-        few = len(shown) <= HOVERED
-        self.figures = []
-        for places, _ in self._pair:
-            start = pd.concat([shown, places], axis=1).assign(all="")
-            drawn = drawing.point_map(start, colours=["all"])
-            self._style(drawn)
-            figure = FigureWidget(drawn)
-            figure.update_layout(LAYOUT)
-            points = figure.data[0]
-            if few:
-                points.update(
-                    hoverinfo="text",
-                    hovertext=drawing.said(self.of.points, ["text", *self.of.colours]),
-                )
-            else:
-                points.on_hover(lambda _, hit, __: self._point(hit.point_inds))
-            points.on_selection(lambda _, hit, __: self.choose(hit.point_inds))
-            points.on_click(lambda _, hit, __: self.choose(hit.point_inds))
-            points.on_deselect(lambda *_: self.choose([]))
-            self.figures.append(figure)
+        self.figures = [
+            live_figure(self.of, places, style=self._style, hovered=self._point, chosen=self.choose)
+            for places, _ in self._pair
+        ]
         self.canvas.children = self.figures
 
     def _recoloured(self, _: Any = None) -> None:
         """Another column colours or shapes the points."""
-        with self.status.during("colours"):
+        with self.status.during("colours"), self._drawing:
             for figure in self.figures:
                 self._style(figure)
 
@@ -169,11 +172,13 @@ class LiveMap:
 
     def _moved(self, change: Any) -> None:
         """The points of the left map go some of the way from A to B; only some lengths are seen."""
-        with self.status.during("drawing"):
+        with self.status.during("drawing"), self._drawing:
             self._place(sides=(0,) if change["owner"] is self.way else (0, 1))
 
     def _place(self, sides: Sequence[int] = (0, 1)) -> None:
         """Coordinates, ranges and titles of the figures; B stands still while A moves."""
+        if not self._pair:
+            return
         (start, _), (end, left) = self._pair
         share = self.way.value
         span = drawing.ranges([start, end])
@@ -195,7 +200,7 @@ class LiveMap:
                 figure.data[0].update(drawing.places(places))
                 axes = figure.layout.scene if "z" in places else figure.layout
                 axes.update({f"{axis}axis": {"range": limits} for axis, limits in span.items()})
-                figure.layout.title.text = title(name, self.setting(side), self.of.maps, about)
+                figure.layout.title.text = title(name, self._drawn[side], self.of.maps, about)
 
     def _point(self, rows: list[int]) -> None:
         """What is under the pointer, when there are too many points to send all words."""
@@ -208,11 +213,12 @@ class LiveMap:
         """These points stand out on both maps and are listed with their neighbours."""
         with self.status.during("neighbours"):
             self.chosen = np.asarray(rows, dtype=int)
-            for figure in self.figures:
-                drawing.emphasise(figure, self.chosen)
-            self.listing.value = ""
-            table = self.of.neighbours_of(self.chosen[:LISTED], self.setting(0))
-            self.listing.value = listing(table, len(self.chosen), self.setting(0).space, cosines)
+            with self._drawing:
+                for figure in self.figures:
+                    drawing.emphasise(figure, self.chosen)
+            self.listing.value, a = "", self._drawn[0]
+            table = self.of.neighbours_of(self.chosen[:LISTED], a)
+            self.listing.value = listing(table, len(self.chosen), a.space, cosines)
 
     def search(self, _: Any = None) -> None:
         """The points whose text contains the words, or that are nearest to them."""
@@ -222,23 +228,25 @@ class LiveMap:
                 found.append((self.of.containing(self.query.value), None))
             else:
                 count = min(FOUND, len(self.of.points))
-                found.append(self.of.near_query(self.query.value, self.setting(0), count))
+                found.append(self.of.near_query(self.query.value, self._drawn[0], count))
         for rows, cosines in found:
             self.choose(rows, cosines)
 
     def several(self, _: Any = None) -> None:
         """The map A under several seeds: how far each can be trusted, how far they agree."""
-        with self.status.during(f"maps of {SEEDS} seeds") as bar:
-            first = self.setting(0)
-            seeds = range(first.seed, first.seed + SEEDS)
-            faith, pairs = self.of.maps.uncertainty(first, seeds, bar)
-            self.trust.value = of_seeds(first.label, faith, pairs)
+        self.background.ask(f"maps of {SEEDS} seeds", self._compare)
+
+    def _compare(self, move: Callable[[float], None]) -> None:
+        first = self._drawn[0]
+        seeds = range(first.seed, first.seed + SEEDS)
+        faith, pairs = self.of.maps.uncertainty(first, seeds, move)
+        self.trust.value = of_seeds(first.label, faith, pairs)
 
     def export(self, _: Any = None) -> None:
         """Map A, or the way from A to B, as files; the status line says where they are."""
         written: list[str] = []
         with self.status.during("export"):
-            found = EXPORTS[self.format.value](self.of, self.setting(0), self.setting(1))
+            found = EXPORTS[self.format.value](self.of, *self._drawn)
             written += [path.as_posix() for path in found]
         if written:
             self.status.say(f"written: {', '.join(written)}")

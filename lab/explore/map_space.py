@@ -1,7 +1,8 @@
 """Maps of the same points under several settings, each computed once, aligned to one another."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -63,6 +64,8 @@ class Setting:
 class Maps:
     """Coordinates of chosen rows of some spaces, by setting; what was computed is kept.
 
+    Several threads may ask: what one computes, the others wait for.
+
     Args:
         spaces: embeddings by layer and pooling.
         drawn: positions (m,) of the rows that are on the map.
@@ -74,6 +77,11 @@ class Maps:
         self._places: dict[Setting, pd.DataFrame] = {}
         self._faith: dict[tuple[Setting, int], pd.DataFrame] = {}
         self._rows: dict[tuple[int, str, str], tuple[Repair | None, np.ndarray]] = {}
+        self._placing, self._repairing = Lock(), Lock()
+
+    def known(self, settings: Iterable[Setting]) -> bool:
+        """Whether the coordinates of all these were computed before."""
+        return all(setting in self._places for setting in settings)
 
     def repaired(self, setting: Setting) -> tuple[Repair | None, np.ndarray]:
         """The repair, fitted on all rows of the space (there is no test here), and its rows (n, d).
@@ -84,17 +92,18 @@ class Maps:
             LookupError: no such layer, pooling or repair. ValueError: what the repair refuses.
         """
         key = setting.layer, setting.pooling, setting.repair
-        if key not in self._rows:
-            rows, fitted = self.spaces[setting.layer, setting.pooling], None
-            if setting.repair != NO_REPAIR:
-                if setting.repair not in REPAIRS_SHOWN:
-                    raise LookupError(unknown("repair", setting.repair, REPAIRS_SHOWN))
-                fitted = REPAIRS_SHOWN[setting.repair]().fit(rows)
-                rows = np.asarray(fitted.transform(rows), dtype=rows.dtype)
-            if len(self._rows) >= KEPT:
-                self._rows.pop(next(iter(self._rows)))
-            self._rows[key] = fitted, rows
-        return self._rows[key]
+        with self._repairing:
+            if key not in self._rows:
+                rows, fitted = self.spaces[setting.layer, setting.pooling], None
+                if setting.repair != NO_REPAIR:
+                    if setting.repair not in REPAIRS_SHOWN:
+                        raise LookupError(unknown("repair", setting.repair, REPAIRS_SHOWN))
+                    fitted = REPAIRS_SHOWN[setting.repair]().fit(rows)
+                    rows = np.asarray(fitted.transform(rows), dtype=rows.dtype)
+                if len(self._rows) >= KEPT:
+                    self._rows.pop(next(iter(self._rows)))
+                self._rows[key] = fitted, rows
+            return self._rows[key]
 
     def coordinates(self, setting: Setting) -> pd.DataFrame:
         """x, y (and z) of every drawn row.
@@ -102,12 +111,15 @@ class Maps:
         Raises:
             LookupError, ValueError: as :meth:`repaired` and :func:`lab.projections.project`.
         """
-        if setting not in self._places:
-            rows = self.repaired(setting)[1][self.drawn]
-            self._places[setting] = projections.project(
-                rows, setting.projection, seed=setting.seed, dimensions=setting.dimensions
-            )
-        return self._places[setting]
+        if setting in self._places:
+            return self._places[setting]
+        with self._placing:
+            if setting not in self._places:
+                rows = self.repaired(setting)[1][self.drawn]
+                self._places[setting] = projections.project(
+                    rows, setting.projection, seed=setting.seed, dimensions=setting.dimensions
+                )
+            return self._places[setting]
 
     def faithfulness(self, setting: Setting) -> pd.DataFrame:
         """Trustworthiness and continuity of one map, estimated from CHECKED points at most.
