@@ -34,10 +34,10 @@ quick: install  ## the same on few texts, in runs/quick
 	@echo "open site/index.html"
 
 test: install  ## all tests; with LAB_DATA set, those on the mirror too
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-all: install  ## the slow ones too: SmolLM2 on all of STS-b
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m ""
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m ""
 
 student: install  ## the notebooks without their solutions, in student/
 	$(BIN)/lab student --out student

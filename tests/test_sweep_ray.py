@@ -25,7 +25,6 @@ from lab.runner import claims
 from lab.series import plan, records, status
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.xdist_group("ray")
 
 CELL = """import json, os, pathlib, subprocess, time
 root = pathlib.Path({root!r})
