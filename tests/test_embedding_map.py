@@ -350,6 +350,9 @@ def test_a_lasso_lists_points_and_no_text_runs_in_the_page(open_notebook, tmp_pa
         page.locator(f".widget-dropdown:has-text('{name}') select").select_option(index=1)
     names = "[...document.querySelectorAll('.js-plotly-plot')].at(-1)._fullData.map(t => t.name)"
     page.wait_for_function(f"{names}.includes({escape(EVIL[0], quote=False)!r})")
+    page.locator(".widget-dropdown:has-text('pooling') select").first.select_option("max")
+    title = "document.querySelector('.js-plotly-plot').layout.title.text"
+    page.wait_for_function(f"{title}.includes('layer 3, max')")  # computed by another thread
     page.screenshot(path=os.environ.get("MAP_SHOT"))
     assert page.evaluate("window.ran") is None, "a text of the data ran as script"
 

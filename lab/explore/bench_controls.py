@@ -169,7 +169,8 @@ class Controls:
         if self._unread():
             self._score.value = _score_line({"undefined": "the pairs are being read …"}, "", True)
             count = len(bench.pairs.texts)
-            self._pairs.ask(f"reading {count} texts of the graded pairs", self._read_pairs)
+            doing = f"reading {count} texts of the graded pairs"
+            self._pairs.ask(doing, self._read_pairs, lambda _: self._tell_score())
             return
         now, start = self._now, self._start
         found = verdict(bench.score(now), bench.score(start), seed=bench.seed,
@@ -182,12 +183,11 @@ class Controls:
         return next((one for one in settings if not self._bench.passes.made(one, texts)), None)
 
     def _read_pairs(self, move: Progress) -> None:
-        """Read the pairs under what is shown, and again if that has changed meanwhile; score."""
+        """Read the pairs under what is shown, and again if that has changed meanwhile."""
         while unread := self._unread():
             with suppress(_SupersededError):
                 go_on = partial(self._go_on, unread, move)
                 self._bench.passes.read(unread, self._bench.pairs.texts, go_on)
-        self._tell_score()
 
     def _go_on(self, reading: Setting, move: Progress, share: float) -> None:
         """Move the bar.

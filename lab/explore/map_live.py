@@ -1,7 +1,6 @@
 """The live face of the embedding map: its controls, two maps side by side, a table."""
 
-from collections.abc import Callable, Sequence
-from threading import RLock
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from lab.explore.map_figure import live_figure
 from lab.explore.map_points import few_levels
 from lab.explore.map_space import Setting
 from lab.explore.map_words import legend, listing, of_seeds, title
+from lab.explore.passes import Progress
 from lab.plotting import maps as drawing
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class LiveMap:
         self.figures: list[Any] = []
         self._pair: list[tuple[pd.DataFrame, float]] = []
         self.status, self.computing, a = Status(), Status(), of.stops[0]
-        self.background, self._drawing = Background(self.computing), RLock()
+        self.background = Background(self.computing)
         wide = {"layout": {"width": "20em"}, "style": {"description_width": "6.5em"}}
         self.projection = w.Dropdown(
             options=list(projections.PROJECTIONS),
@@ -119,39 +119,36 @@ class LiveMap:
             with self.status.during("map"):
                 self._show(wanted)
         else:
-            self.background.ask(f"map of {len(self.of.points)} points", self._compute)
+            doing = f"map of {len(self.of.points)} points"
+            self.background.ask(doing, self._compute, lambda _: self._settled())
 
-    def _compute(self, move: Callable[[float], None]) -> None:
-        """Compute and draw what the controls say, unless they say something else meanwhile."""
+    def _compute(self, move: Progress) -> None:
+        """Compute what the controls say, unless they say something else meanwhile."""
         wanted = self.settings()
         for done, setting in enumerate(wanted):
             if self.settings() == wanted:
                 move(done / len(wanted))
                 self.of.maps.coordinates(setting)
-        if self.settings() == wanted:
-            self._show(wanted)
 
     def _show(self, wanted: list[Setting]) -> None:
-        """Two maps whose coordinates are known."""
-        with self._drawing:
-            pair = self.of.maps.aligned(wanted)
-            new = not self._pair or pair[0][0].shape != self._pair[0][0].shape
-            self._pair, self._drawn = pair, wanted
-            if new:
-                self._rebuild()
-            self._place()
-
-    def _rebuild(self) -> None:
-        """Two new figures, since a plane and a space are of different kinds."""
-        self.figures = [
-            live_figure(self.of, places, style=self._style, hovered=self._point, chosen=self.choose)
-            for places, _ in self._pair
-        ]
-        self.canvas.children = self.figures
+        """Two maps whose coordinates are known: a plane and a space are of different figures."""
+        pair = self.of.maps.aligned(wanted)
+        new = not self._pair or pair[0][0].shape != self._pair[0][0].shape
+        if new:
+            self.figures = [
+                live_figure(
+                    self.of, places, style=self._style, hovered=self._point, chosen=self.choose
+                )
+                for places, _ in pair
+            ]
+        self._pair, self._drawn = pair, wanted
+        self._place()
+        if new:
+            self.canvas.children = self.figures
 
     def _recoloured(self, _: Any = None) -> None:
         """Another column colours or shapes the points."""
-        with self.status.during("colours"), self._drawing:
+        with self.status.during("colours"):
             for figure in self.figures:
                 self._style(figure)
 
@@ -172,7 +169,7 @@ class LiveMap:
 
     def _moved(self, change: Any) -> None:
         """The points of the left map go some of the way from A to B; only some lengths are seen."""
-        with self.status.during("drawing"), self._drawing:
+        with self.status.during("drawing"):
             self._place(sides=(0,) if change["owner"] is self.way else (0, 1))
 
     def _place(self, sides: Sequence[int] = (0, 1)) -> None:
@@ -213,9 +210,8 @@ class LiveMap:
         """These points stand out on both maps and are listed with their neighbours."""
         with self.status.during("neighbours"):
             self.chosen = np.asarray(rows, dtype=int)
-            with self._drawing:
-                for figure in self.figures:
-                    drawing.emphasise(figure, self.chosen)
+            for figure in self.figures:
+                drawing.emphasise(figure, self.chosen)
             self.listing.value, a = "", self._drawn[0]
             table = self.of.neighbours_of(self.chosen[:LISTED], a)
             self.listing.value = listing(table, len(self.chosen), a.space, cosines)
@@ -234,13 +230,13 @@ class LiveMap:
 
     def several(self, _: Any = None) -> None:
         """The map A under several seeds: how far each can be trusted, how far they agree."""
-        self.background.ask(f"maps of {SEEDS} seeds", self._compare)
-
-    def _compare(self, move: Callable[[float], None]) -> None:
         first = self._drawn[0]
         seeds = range(first.seed, first.seed + SEEDS)
-        faith, pairs = self.of.maps.uncertainty(first, seeds, move)
-        self.trust.value = of_seeds(first.label, faith, pairs)
+        self.background.ask(
+            f"maps of {SEEDS} seeds",
+            lambda move: self.of.maps.uncertainty(first, seeds, move),
+            lambda found: setattr(self.trust, "value", of_seeds(first.label, *found)),
+        )
 
     def export(self, _: Any = None) -> None:
         """Map A, or the way from A to B, as files; the status line says where they are."""
