@@ -13,15 +13,17 @@ from lab import atomic, paths, reading
 SOLUTION = "solution"
 GOES_ON = "raises-exception"  # the tag by which "Run All" does not stop at a cell that fails
 NOTE = (
-    "*Student edition.* Fill in the cells that begin with `# Exercise` and run the cell below each:"
-    " it says nothing when the answer is right, and gives a hint when it is not."
+    "*Student edition.* Fill in the cells that begin with `# Exercise` and run the folded cell"
+    " below each: it says nothing when the answer is right, and gives a hint when it is not."
+    " Exercises without such a cell have no check: try them, and say what you found."
 )
 
 
 def edition(content: dict[str, Any]) -> dict[str, Any]:
     """A notebook as students get it: without its solutions, with a note on how to work.
 
-    The check below an exercise stays as it is and may fail without ending "Run All".
+    The check below an exercise stays as it is, folded since it may show the way, and may fail
+    without ending "Run All".
 
     Raises:
         ValueError: a notebook without a solution, which is nothing to hand out.
@@ -36,6 +38,7 @@ def edition(content: dict[str, Any]) -> dict[str, Any]:
         kept.append(copy.deepcopy(cell))
         if SOLUTION in reading.tags(above):
             kept[-1]["metadata"]["tags"] = [*reading.tags(cell), GOES_ON]
+            kept[-1]["metadata"]["jupyter"] = {"source_hidden": True}
     note = {"cell_type": "markdown", "id": "student-edition", "metadata": {}, "source": NOTE}
     return content | {"cells": [kept[0], note, *kept[1:]]}
 

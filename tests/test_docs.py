@@ -58,6 +58,15 @@ def test_every_snippet_runs(tmp_path):
     assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
 
 
+def test_the_module_on_the_explorer_page_passes_the_linter():
+    code = blocks(DOCS / "howto/explorer.md", "python")[0]
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--stdin-filename", "lab/explore/norms.py", "-"],
+        input=code, text=True, capture_output=True, timeout=60, cwd=paths.ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
 def commands(page):
     """Every `lab ...` line of the page, in fences and in running text."""
     lines = [line for code in blocks(page, "console") for line in code.splitlines()]
@@ -143,10 +152,46 @@ def test_every_work_that_the_lab_cites_is_in_the_reading_list():
     assert cited - set(ARXIV.findall(text(DOCS / "teach/reading.md"))) == set()
 
 
-def test_every_number_of_the_lesson_is_in_the_figures_it_speaks_of():
-    numbers = set(re.findall(r"-?\d+\.\d+", text(DOCS / "teach/lesson.md")))
-    tables = [pd.read_csv(path) for name in ("00_start_here", "04_length_collapse")
-              for path in (paths.FIGURES / name).glob("*.csv")]  # fmt: skip
-    values = [value for t in tables for value in t.select_dtypes("number").to_numpy().ravel()]
-    assert len(numbers) > 10, "the search finds what it looks for"
-    assert numbers - {f"{value:.2f}" for value in values} == set()
+def test_the_instructor_page_has_goal_minutes_and_needs_of_every_notebook():
+    rows = re.findall(
+        r"^\| \{notebook\}`(\d\d)` \| \S.+ \| (\d+) \| \S.+ \|$",
+        text(DOCS / "teach/instructor.md"), re.MULTILINE,
+    )  # fmt: skip
+    numbers = sorted(path.name[:2] for path in paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
+    assert [number for number, _ in rows] == numbers
+
+
+def quoted():
+    """What the lesson says of its figures, written from their tables."""
+    sinks = pd.read_csv(paths.FIGURES / "00_start_here/sink_by_layer.csv")
+    ends = sinks["layer"].agg(["min", "max"])
+    rows = sinks[sinks["layer"].isin([*ends, 15])].set_index("layer").sort_values("sink")
+    without, sunk = (part for _, part in sorted(rows.groupby(rows["sink"] != "none")))
+
+    def told(row):
+        return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+    cuts = pd.read_csv(paths.FIGURES / "04_length_collapse/cosine_by_length.csv")
+    of = {name: [f"{value:.2f}" for value in part["value"]] for name, part in cuts.groupby("of")}
+    short, *_, before, longest = of["encoder, same texts, cut"]
+    least, *more = of["encoder, natural length"]
+    fall = of["decoder, same texts, cut"]
+    at = {(name, layer): f"{part['value'][layer]:.2f}" for layer in ends
+          for name, part in (("none", without), ("sink", sunk))}  # fmt: skip
+    assert at["none", ends["min"]] == at["sink", ends["min"]]
+    return [
+        f"without a sink {told(without.loc[15])}, with it {told(sunk.loc[15])}",
+        f"at layer 0 both {at['none', 0]}, at the last layer {at['none', ends['max']]} and "
+        f"{at['sink', ends['max']]}",
+        f'"{sunk.loc[15, "value"]:.2f} against {without.loc[15, "value"]:.2f}',
+        f"{' and '.join(more)} against {least}",
+        f"is {short} at 32 tokens, {before} at 256 and {longest} at 512",
+        f"falls from {fall[0]} to {fall[-1]}",
+    ]
+
+
+def test_the_lesson_quotes_the_tables_of_its_figures():
+    lesson = " ".join(text(DOCS / "teach/lesson.md").split())
+    assert [sentence for sentence in quoted() if sentence not in lesson] == []
+    numbers = re.findall(r"-?\d+\.\d+", lesson)
+    assert sorted(numbers) == sorted(re.findall(r"-?\d+\.\d+", " ".join(quoted())))

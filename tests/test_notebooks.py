@@ -1,6 +1,7 @@
 """Every notebook: its form, read without running it, and one run with models of no weights."""
 
 import ast
+import builtins
 import copy
 import json
 import os
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from pages import DESK, PHONE, ZOOM, faults
+from wrong_answers import WRONG
 
 from lab import export, reading, results, runner, student
 from lab.models.checkpoints import CHECKPOINTS, byte_tokenizer, random_model, tiny_config
@@ -187,25 +189,29 @@ def models(tmp_path_factory):
     return folders
 
 
-# Run with a check before the solution: the stub must fail there, by an assertion with a hint.
-STUB_FAILS = """try:
+# Run before the solution: the stub and every wrong answer must fail the check, with a hint.
+MUST_FAIL = """exec({answer!r})
+try:
     exec({check!r})
-except AssertionError as stub_hint:
-    if not str(stub_hint):
-        raise RuntimeError("the check of {stub} fails without a hint") from stub_hint
+except AssertionError as hint_of_check:
+    if not str(hint_of_check):
+        raise RuntimeError("the check of {stub} fails without a hint") from hint_of_check
 else:
-    raise RuntimeError("the stub {stub} passes its check")
+    raise RuntimeError({stub!r} + " passes its check with " + {answer!r})
 """
 
 
 def proved(name, folder):
-    """The notebook, in ``folder``, with every stub tried on its check before the solution."""
+    """The notebook, in ``folder``, with stubs and wrong answers tried before each solution."""
     book, cells = copy.deepcopy(BOOKS[name]), []
     for place, cell in enumerate(book.cells):
         cells.append(cell)
         if "exercise" in cell.metadata.get("tags", []):
-            source = STUB_FAILS.format(check=book.cells[place + 2].source, stub=cell.id)
-            cells.append(nbformat.v4.new_code_cell(source, id=f"{cell.id}-fails"))
+            answers = [cell.source, *WRONG.get(name, {}).get(cell.id, [])]
+            for n, answer in enumerate(answers):
+                check = book.cells[place + 2].source
+                source = MUST_FAIL.format(answer=answer, check=check, stub=cell.id)
+                cells.append(nbformat.v4.new_code_cell(source, id=f"{cell.id}-fails-{n}"))
     book.cells = cells
     folder.mkdir(exist_ok=True)
     nbformat.write(book, folder / f"{name}.ipynb")
@@ -294,6 +300,31 @@ def test_the_student_edition_is_the_notebook_without_its_solutions(name):
     assert all(reading.source(c) == sources[c["id"]] for c in edition["cells"] if c["id"] in ids)
     may_fail = [cell["id"] for cell in edition["cells"] if "raises-exception" in reading.tags(cell)]
     assert len(may_fail) == len(solutions), "Run All goes on past a check that fails"
+    folded = [c["id"] for c in edition["cells"] if c["metadata"].get("jupyter")]
+    assert folded == may_fail, "the code of a check shows the way"
+
+
+@each
+def test_no_cell_of_the_student_edition_needs_a_name_of_a_solution(name):
+    """A check may not lean on a variable that only the solution left out here would make."""
+    known = {*dir(builtins), "display"}
+    left_out = tagged(name, "solution")
+    for cell, tree in code(name):
+        if cell.id in left_out:
+            continue
+        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+        known |= {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+        known |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        defined = ast.FunctionDef | ast.ClassDef
+        known |= {node.name for node in ast.walk(tree) if isinstance(node, defined)}
+        imported = [node for node in ast.walk(tree) if isinstance(node, ast.alias)]
+        known |= {(node.asname or node.name).partition(".")[0] for node in imported}
+        assert {node.id for node in names} - known == set(), cell.id
+
+
+def test_every_exercise_has_a_wrong_answer_that_is_tried():
+    stubs = {name: set(tagged(name, "exercise")) for name in BOOKS if name != "template"}
+    assert {name: set(wrong) for name, wrong in WRONG.items()} == stubs
 
 
 def test_what_a_student_has_written_is_kept_and_a_notebook_without_solutions_is_refused(
