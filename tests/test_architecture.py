@@ -86,7 +86,7 @@ LAYERS = [
     "plotting.maps",
     "plotting.heads",
     "plotting explore",
-    "plotting.redrawing",
+    "plotting.redrawing export.page",
     "explore.faces explore.cloud_readings explore.head_readings explore.passes explore.readings "
     "explore.map_points explore.map_space",
     "explore.background explore.map_figure",
@@ -106,7 +106,7 @@ LAYERS = [
     "series.between",
     "series.finished",
     "series.commands",
-    "export.folder export.page",
+    "export.folder",
     "export.cards",
     "export.overview",
     "export",

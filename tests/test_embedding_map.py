@@ -312,7 +312,7 @@ def test_exports_come_back_as_they_went_out(tmp_path):
         live.export()
         assert said(live).startswith("written: "), kind
     html = (tmp_path / "map.html").read_text(encoding="utf-8")
-    shown = html.split('id="figure">')[1].split("</script>")[0]
+    shown = html.split('type="application/json">')[1].split("</script>")[0]
     assert json.loads(shown)["frames"] and "<" not in shown
     with pytest.raises(ValueError, match="alt text"):
         page(of.frames(), tmp_path / "x.html", title="x", alt="x")
@@ -361,8 +361,10 @@ def test_a_lasso_lists_points_and_no_text_runs_in_the_page(open_notebook, tmp_pa
 def test_the_exported_page_is_drawn_with_the_network_cut_and_runs_no_text(tmp_path, visit):
     path = page(explorer().frames(), tmp_path / "map.html", title=EVIL[1], alt=" ".join(EVIL[:4]))
     shown = visit(path)
-    shown.wait_for_selector(".slider-container")
-    shown.locator(".updatemenu-container").click()
+    before = shown.evaluate("[...document.querySelector('.canvas')._fullData[0].x]")
+    shown.get_by_role("slider").press("End")
+    shown.get_by_role("combobox", name="colour by").select_option(index=1)
+    assert shown.evaluate("[...document.querySelector('.canvas')._fullData[0].x]") != before
     assert shown.locator(".legendtext").count() > 4
     assert shown.evaluate("window.ran") is None and shown.title() == EVIL[1]
     assert shown.problems == shown.outside == []

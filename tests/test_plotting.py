@@ -72,6 +72,24 @@ def test_the_best_cell_of_a_heat_map_is_outlined(causal, lower, pick):
     assert box.get_xy() == at
 
 
+@pytest.mark.parametrize("values", [[-0.001, 0.3], [-0.2, 0.01], [0.0, 0.0]])
+def test_no_difference_is_the_grey_in_the_middle_and_has_no_sign(values):
+    table = pd.DataFrame({"a": ["x", "y"], "b": "z", "value": values})
+    ax = plotting.heat_map(table, rows="a", columns="b", centre=0)
+    assert ax.images[0].norm(0.0) == 0.5
+    assert "-0.00" not in texts(ax)
+
+
+@pytest.mark.parametrize(
+    ("top", "said"), [(4, ["1", "2"]), (40, ["1", "10", "20"]), (2e6, ["$\\mathdefault{10^{6}}$"])]
+)
+def test_a_log_axis_has_numbers_that_can_be_read(top, said):
+    table = pd.DataFrame({"x": [1, 2, 3], "value": [1, 2, top], "low": 1, "high": top, "line": "a"})
+    ax = plotting.curves(table, x="x", hue="line", log_y=True)
+    ax.figure.canvas.draw()
+    assert set(said) <= {tick.get_text() for tick in ax.get_yticklabels()}
+
+
 def test_a_missing_cell_stays_empty_and_is_not_called_a_number(causal):
     ax = plotting.heat_map(causal.iloc[1:], rows="pooling", columns="layer")
     assert ax.images[0].get_array().mask.sum() == 1
@@ -273,7 +291,7 @@ def test_a_saved_svg_is_an_image_with_title_and_description_and_needs_no_font(ca
     root = ElementTree.fromstring(svg)
     space = "{http://www.w3.org/2000/svg}"
     assert root.attrib["role"] == "img"
-    assert root.find(f"{space}title").text == "A & B"
+    assert root.find(f"{space}title").text == "A & B; n = 50."
     assert root.find(f"{space}desc").text == alt
     assert root.find(f".//{space}text") is None
     assert mpl.__version__ not in svg
@@ -283,13 +301,30 @@ def test_the_table_lies_beside_the_figure_and_the_digests_are_theirs(causal, tmp
     path = saved_heat(causal, tmp_path, caption="Where it is.").path
     assert path == tmp_path / "figures" / "heat.svg"
     about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    assert (about["kind"], about["alt"], about["caption"]) == ("static", ALT, "Where it is.")
+    words = ("static", ALT, "Where it is; n = 50.")
+    assert (about["kind"], about["alt"], about["caption"]) == words
     for name, digest in about["sha256"].items():
         assert hashlib.sha256((path.parent / name).read_bytes()).hexdigest() == digest
     with path.with_suffix(".csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["value"]) for row in rows] == causal["value"].tolist()
     assert sorted(p.name for p in path.parent.iterdir()) == ["heat.csv", "heat.json", "heat.svg"]
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        ([4, 4], "It; n = 4."), ([9.0, 4], "It; n = 4 to 9."),
+        ([None, None], "It."), (["a", "b"], "It."),
+    ],
+)  # fmt: skip
+def test_a_caption_says_of_how_many(tmp_path, n, said):
+    table = pd.DataFrame({"a": ["x", "y"], "value": [1, 2], "low": 0, "high": 3, "n": n})
+    ax = plotting.scores(table, rows="a")
+    saved = plotting.save(ax.figure, table, tmp_path, "dots", alt=ALT, caption="It. ")
+    assert saved.caption == said
+    ax = plotting.scores(table, rows="a")
+    assert plotting.save(ax.figure, table, tmp_path, "dots", alt=ALT).caption == ""
 
 
 @pytest.mark.parametrize("alt", ["", "A heat map", "   short   alt   ", "\n" * 40])

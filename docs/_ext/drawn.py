@@ -42,6 +42,27 @@ class LabFigure(SphinxDirective):
         return [figure]
 
 
+class LabGallery(SphinxDirective):
+    """A small picture of every notebook that left a static one, and the way to all its figures."""
+
+    def run(self) -> list[nodes.Node]:
+        """A list of links, each the picture and the notebook's title."""
+        cards = nodes.bullet_list(classes=["gallery"])
+        for folder in sorted(path for path in paths.FIGURES.iterdir() if path.is_dir()):
+            page_of = f"_generated/gallery/{folder.name}"
+            here = self.env.app.builder.get_relative_uri(self.env.docname, page_of)
+            link = nodes.reference("", "", refuri=here, internal=True)
+            first = next(iter(sorted(folder.glob("*.svg"))), None)
+            if first is not None:
+                about = json.loads(first.with_suffix(".json").read_text(encoding="utf-8"))
+                up = "../" * (self.env.docname.count("/") + 1)
+                uri = f"{up}figures/{folder.name}/{first.name}"
+                link += nodes.image(uri=uri, alt=about["alt"], classes=["dark-light"])
+            link += nodes.inline("", generated.title(folder))
+            cards += nodes.list_item("", nodes.paragraph("", "", link))
+        return [cards]
+
+
 class Notebook(ReferenceRole):
     """A link to a notebook by its number; plain words as long as there is no such notebook."""
 
@@ -87,6 +108,7 @@ def left_out(app: Sphinx, what: str, name: str, item: Any, skip: bool, options: 
 def setup(app: Sphinx) -> dict[str, Any]:
     """What Sphinx calls."""
     app.add_directive("lab-figure", LabFigure)
+    app.add_directive("lab-gallery", LabGallery)
     app.add_role("notebook", Notebook())
     app.add_html_math_renderer("mathml", (inline_formula, None), (block_formula, None))
     app.connect("config-inited", generated.write)

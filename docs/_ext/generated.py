@@ -123,13 +123,17 @@ def plain(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def gallery() -> Iterator[tuple[str, str]]:
     """A page for each folder of ``figures/``: every figure with its caption and its numbers."""
     for folder in sorted(path for path in paths.FIGURES.iterdir() if path.is_dir()):
-        notebook = paths.NOTEBOOKS / f"{folder.name}.ipynb"
-        title = reading.title(reading.load(notebook)) if notebook.is_file() else folder.name
-        parts = [f"# {title}", f"Drawn by {{notebook}}`{folder.name[:2]}`."]
+        parts = [f"# {title(folder)}", f"Drawn by {{notebook}}`{folder.name[:2]}`."]
         for about in sorted(folder.glob("*.json")):
             if not about.name.endswith(".plotly.json"):
                 parts.append(figure(folder.name, json.loads(about.read_text(encoding="utf-8"))))
         yield f"{folder.name}.md", "\n\n".join(parts) + "\n"
+
+
+def title(folder: Path) -> str:
+    """The question of the notebook that drew these figures."""
+    notebook = paths.NOTEBOOKS / f"{folder.name}.ipynb"
+    return reading.title(reading.load(notebook)) if notebook.is_file() else folder.name
 
 
 def figure(folder: str, about: dict[str, Any]) -> str:

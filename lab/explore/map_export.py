@@ -1,6 +1,5 @@
 """A map as files that other tools open: Parquet, the TensorBoard projector's TSV, one HTML page."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from html import escape
@@ -20,24 +19,19 @@ if TYPE_CHECKING:
     from lab.explore.embedding_map import EmbeddingMap
     from lab.explore.map_space import Setting
 
+STATIC = ("site.css", "site.js")
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-script-src 'nonce-{nonce}' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="color-scheme" content="light dark">
 <title>{title}</title>
-<style>body {{ font-family: system-ui, sans-serif; margin: 1rem; color: #222; background: #fff }}
-#map {{ height: max(60vh, 26rem) }}</style></head>
+<style>{style}</style></head>
 <body><main><h1>{title}</h1>
-<div id="map" role="img" aria-label="{alt}"></div>
+{drawing}
 <p>{alt}</p></main>
-<script type="application/json" id="figure">{figure}</script>
 <script nonce="{nonce}">{library}</script>
-<script nonce="{nonce}">
-const figure = JSON.parse(document.getElementById("figure").textContent);
-Plotly.newPlot("map", figure.data, figure.layout, {{responsive: true, displaylogo: false}})
-  .then(map => figure.frames && Plotly.addFrames(map, figure.frames));
-</script></body></html>
+<script nonce="{nonce}">{script}</script></body></html>
 """
 
 
@@ -93,13 +87,17 @@ def page(figure: "Figure", path: Path, *, title: str, alt: str) -> Path:
     """
     from plotly.offline import get_plotlyjs
 
+    from lab.export.page import TEMPLATES, drawing, nonce, policy
+
     if len(alt) < SHORTEST_ALT:
         raise ValueError(f"alt text must say what the map shows; got {alt!r}")
-    data = json.dumps(json.loads(figure.to_json()), separators=(",", ":"))
+    drawn = drawing(json.loads(figure.to_json()), alt)
+    number = nonce(drawn.encode())
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in STATIC)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, PAGE.format(
-        title=escape(title), alt=escape(alt), figure=data.replace("<", "\\u003c"),
-        library=get_plotlyjs(), nonce=hashlib.sha256(data.encode()).hexdigest()[:32],
+        title=escape(title), alt=escape(alt), drawing=drawn, style=style, script=script,
+        library=get_plotlyjs(), nonce=number, policy=policy(number),
     ))  # fmt: skip
     return path
 

@@ -40,7 +40,7 @@ ATTRIBUTES = {"alt", "aria-label", "class", "colspan", "href", "id", "open", "ro
 MATH = re.compile("\ue000(\\d+)\ue001")  # private-use characters: in no text, untouched by cleaning
 
 TABLE = re.compile("<table.*?</table>", re.DOTALL)
-SCROLLS = '<div class="scroll" role="region" aria-label="Table" tabindex="0">'  # not the page
+SCROLLS = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'  # not the page
 
 
 def policy(nonce: str) -> str:

@@ -22,7 +22,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import CenteredNorm, to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
@@ -64,11 +64,13 @@ def heat_map(
     ax: Axes | None = None,
     label: str | None = None,
     lower_is_better: bool = False,
+    centre: float | None = None,
 ) -> Axes:
     """One coloured cell per row of the table, the best outlined; a missing cell stays hatched.
 
-    Up to ANNOTATED cells also show their number. Intervals do not fit into a cell: they are in the
-    CSV that :func:`save` writes beside the figure.
+    ``centre``, zero for differences, gets the grey in the middle of the colours, so that a gain is
+    yellow and a loss is blue. Up to ANNOTATED cells also show their number. Intervals do not fit
+    into a cell: they are in the CSV that :func:`save` writes beside the figure.
 
     Raises:
         LookupError: a column that is not there.
@@ -83,7 +85,8 @@ def heat_map(
     ax.set_facecolor("white")
     ax.patch.set_hatch("////")
     ax.patch.set_edgecolor("#bbbbbb")
-    image = ax.imshow(np.ma.masked_invalid(values), cmap=COLOUR_MAP, aspect="auto")
+    norm = None if centre is None else CenteredNorm(centre)
+    image = ax.imshow(np.ma.masked_invalid(values), cmap=COLOUR_MAP, norm=norm, aspect="auto")
     ax.set_yticks(range(len(sides[0])), fitting.beside(ax, names))
     legible = 12 if fitting.is_narrow(ax) else 20  # of the layers of a deep model, not every number
     step = 1 + len(sides[1]) // legible
@@ -171,7 +174,7 @@ def curves(
     fitting.legend(ax, names, title=hue.replace("_", " "))
     _mark(ax, mark_x, mark_y)
     if log_y:
-        ax.set_yscale("log")
+        fitting.log_axis(ax)
     return ax
 
 
@@ -334,7 +337,7 @@ def _annotate(ax: Axes, values: np.ndarray, image: Any) -> None:
             continue
         red, green, blue = (c**2.2 for c in to_rgb(image.cmap(image.norm(number))))
         light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179  # WCAG: equal contrast there
-        ax.text(column, row, f"{number:.{digits}f}", ha="center", va="center",
+        ax.text(column, row, f"{number:z.{digits}f}", ha="center", va="center",
                 color="black" if light else "white", size=size)  # fmt: skip
 
 

@@ -32,8 +32,7 @@ def bars(
     at = floats(table[x])
     ax.bar(at, floats(table[value]), width=0.9, color=COLOURS[0])
     if log:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+        fitting.log_axis(ax)
     ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     fitting.label(ax, escaped(x_label or x.replace("_", " ")), escaped(label or value))
     ax.grid(axis="y", color="#dddddd", lw=0.6)

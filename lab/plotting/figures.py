@@ -18,6 +18,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lab.plotting.columns import plain
 from lab.plotting.picture import picture
 from lab.plotting.record import Record, draw_again, drawn_from, record, to_csv
 
@@ -82,6 +83,7 @@ def save(
 ) -> Saved:
     """The saved figure, to be shown as the cell's last line: SVG, CSV and JSON are written.
 
+    A caption ends with n where the table has it: its one value, or its least and greatest.
     The same figure gives the same bytes: fixed id salt, no date, no version. ``fig`` is closed, so
     that a notebook does not show it twice. What a function of :mod:`lab.plotting` drew is drawn
     once more from the CSV: if that gives the same bytes, the JSON says how; if not, because the
@@ -94,7 +96,7 @@ def save(
     """
     import matplotlib.pyplot as plt
 
-    words = _words(name, "static", alt, caption)
+    words = _words(name, "static", alt, with_n(caption, table))
     svg = static_svg(fig, words)
     beside = _beside(fig, table, words, lambda again: static_svg(again, words) == svg)
     path = write(Path(out_dir) / "figures", words, ".svg", svg, *beside)
@@ -116,7 +118,7 @@ def save_interactive(
     Raises:
         ValueError, OSError: as :func:`save`.
     """
-    words = _words(name, "interactive", alt, caption)
+    words = _words(name, "interactive", alt, with_n(caption, table))
     text = plotly_json(fig)
     beside = _beside(fig, table, words, lambda again: plotly_json(again) == text)
     path = write(Path(out_dir) / "figures", words, ".plotly.json", text, *beside)
@@ -154,6 +156,15 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder, files)
     return folder / f"{words.name}{suffix}"
+
+
+def with_n(caption: str, table: pd.DataFrame) -> str:
+    """The caption, and of how many, where the table has a column n."""
+    n = table["n"].dropna() if "n" in table.columns else pd.Series()
+    if not caption.strip() or n.empty or not pd.api.types.is_numeric_dtype(n):
+        return caption
+    said = " to ".join(plain(number) for number in dict.fromkeys([n.min(), n.max()]))
+    return f"{caption.strip().removesuffix('.')}; n = {said}."
 
 
 def _words(name: str, kind: str, alt: str, caption: str) -> Words:

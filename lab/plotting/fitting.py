@@ -4,6 +4,7 @@ Over a page a legend stands right of the axes and a name left of its row. A colu
 that: legends and names stand above what they name, and long words break into lines.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +39,18 @@ def label(ax: Axes, x: str, y: str = "") -> None:
     if is_narrow(ax):
         x, y = wrapped(x, X_LABEL), wrapped(y, Y_LABEL)
     ax.set(xlabel=x, ylabel=y)
+
+
+def log_axis(ax: Axes) -> None:
+    """Nothing; the y axis is a log one, with plain numbers on it as long as few say enough."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    decades = math.log10(high / low)
+    if decades < 3:
+        subs = (1, 2, 5) if decades < 2 else (1,)
+        ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=subs))
+        ax.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda number, _: f"{number:,.9g}"))
+        ax.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 def legend(ax: Axes, names: Sequence[str], **options: Any) -> None:
