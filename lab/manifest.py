@@ -87,7 +87,10 @@ def read(folder: Path) -> dict[str, Any]:
             "wrote it, or run the notebook again"
         )
     if not _whole(content):
-        raise ValueError(f"{folder / NAME} is not the manifest of a run: something is missing")
+        raise ValueError(
+            f"{folder / NAME} is not the manifest of a run: something is missing that this lab "
+            "writes; `lab clean` lists such folders"
+        )
     return content
 
 

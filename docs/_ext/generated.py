@@ -71,7 +71,7 @@ def finished(folder: Path) -> dict[str, Path]:
             try:
                 states[file.parent] = manifest.read(file.parent)["outcome"]
             except ValueError as error:  # of an older lab, say: no reason not to build the site
-                sys.stdout.write(f"left out: {error}; `lab clean` finds such runs\n")
+                sys.stdout.write(f"left out: {error}\n")
         ended = [(s["finished"], run) for run, s in states.items() if s["state"] == "ok"]
         newest |= {notebook.name: max(ended)[1]} if ended else {}
     return newest
