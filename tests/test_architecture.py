@@ -88,8 +88,8 @@ LAYERS = [
     "plotting explore",
     "plotting.redrawing export.page",
     "explore.faces explore.cloud_readings explore.head_readings explore.passes explore.readings "
-    "explore.map_points explore.map_space",
-    "explore.background explore.map_figure",
+    "explore.map_points explore.map_space explore.live_figure",
+    "explore.background explore.map_figure explore.upload",
     "explore.attention_view explore.length_cloud explore.bench_controls explore.map_export "
     "explore.map_words explore.map_controls",
     "explore.bench explore.map_live",

@@ -172,7 +172,8 @@ def quoted():
         return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
     cuts = pd.read_csv(paths.FIGURES / "04_length_collapse/cosine_by_length.csv")
-    of = {name: [f"{value:.2f}" for value in part["value"]] for name, part in cuts.groupby("of")}
+    of = {name: [f"{value:.2f}" for value in part["value"]]
+          for name, part in cuts.groupby("model_and_texts")}  # fmt: skip
     short, *_, before, longest = of["encoder, same texts, cut"]
     least, *more = of["encoder, natural length"]
     fall = of["decoder, same texts, cut"]

@@ -198,7 +198,7 @@ def test_while_a_map_is_computed_controls_answer_for_the_maps_that_are_drawn(mon
 
     monkeypatch.setattr(projections, "project", slowly)
     live.sides[0]["pooling"].value = "max"
-    assert computing.wait(60) and said(live, "computing") == "map of 60 points …"
+    assert computing.wait(60) and said(live, "computing") == ("computing pca of 60 points for A …")
     live.way.value = 0.5
     assert "50% of the way" in live.figures[0].layout.title.text
     assert "layer 3, mean" in live.figures[0].layout.title.text, (
@@ -345,6 +345,18 @@ def test_a_lasso_lists_points_and_no_text_runs_in_the_page(open_notebook, tmp_pa
         page.mouse.move(*spot, steps=8)
     page.mouse.up()
     page.wait_for_selector("caption:has-text('the first 20 of 200 points')")
+    search = page.get_by_placeholder("words, or a text")
+    search.fill("text 7")
+    search.press("Enter")
+    seen = "[...document.querySelectorAll('.js-plotly-plot')].map(e => e.data[0].selectedpoints)"
+    page.wait_for_selector("caption:has-text('11 points')")
+    page.wait_for_function(f"{seen}.every(rows => rows?.length === 11)")  # not the lasso's
+    wide = "[...document.querySelectorAll('.js-plotly-plot')].map(e => e._fullLayout.width)"
+    before = page.evaluate(wide)
+    page.set_viewport_size({"width": 1150, "height": 1600})
+    page.wait_for_function(f"{wide}.every((one, at) => one < {before!r}[at])")
+    page.set_viewport_size({"width": 1280, "height": 1600})
+    page.wait_for_function(f"{wide}.every((one, at) => one == {before!r}[at])")
     page.mouse.move(*[(a + b) / 2 for a, b in zip(spots[0], spots[2], strict=True)])
     for name in ("colour by", "shape by"):
         page.locator(f".widget-dropdown:has-text('{name}') select").select_option(index=1)

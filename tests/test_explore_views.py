@@ -132,10 +132,13 @@ def test_live_controls_redraw_and_a_refused_text_leaves_the_picture(view):
     assert "layer 1, head 2" in live.figure.layout.annotations[3].text
     drawn = np.array(live.figure.data[3].z)
     live.text.value = "  "
+    assert not live.status.failed, "a text is read when it is said to be complete"
+    live.button.click()
     assert "is empty or blank" in live.status._line.value
     np.testing.assert_array_equal(live.figure.data[3].z, drawn)
     live.attention.value = "causal"
     live.text.value = "abc"
+    live.button.click()
     assert live.figure.layout.annotations[0].text.endswith(f"{uniform_causal(5):.2f})")
 
 
@@ -218,7 +221,8 @@ def test_a_cloud_s_axes_never_change_and_its_frames_hold_the_points_of_every_set
 
 
 def test_the_sliders_of_a_live_cloud_move_points_words_and_ring(cloud):
-    controls, _, figure = cloud.live().children
+    controls, _, place = cloud.live().children
+    figure = place.children[0].children[0]
     length, temperature = controls.children
     for control, value in ((length, 24), (temperature, 4.0)):
         before = [np.array(trace.x) for trace in figure.data[-MOVING:]]

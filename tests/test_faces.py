@@ -1,9 +1,14 @@
 """What explorers share: answers to controls, and a status that is a sentence whatever broke."""
 
+import io
+import re
+from base64 import b64decode
+
 import ipywidgets as widgets
+import pandas as pd
 import pytest
 
-from lab.explore.faces import Answers, Status
+from lab.explore.faces import Answers, Status, download
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,19 @@ def test_a_change_by_the_program_has_no_answer_even_inside_an_answer():
         one.value = 4
     other.value = 8
     assert seen == [(3, 0), (4, 8)]
+
+
+def test_what_went_wrong_brings_its_own_ground_and_the_rest_the_colours_of_the_theme():
+    status = Status()
+    assert "style" not in status._line.value, "a fixed colour is unreadable in one theme or other"
+    status.fail("no")
+    look = re.search('style="([^"]*)"', status._line.value).group(1)
+    assert "background:" in look and "color:" in look.split("background:")[1]
+
+
+def test_saved_numbers_are_those_of_the_table_and_hold_no_markup():
+    table = pd.DataFrame({"text": ['<b>, "a"', "é\nb"], "value": [0.25, -1], "empty": None})
+    link = download(table, "numbers")
+    raw = b64decode(re.search('base64,([^"]+)', link).group(1))
+    assert 'download="numbers.csv"' in link and "<b>" not in link
+    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(raw)), table.drop(columns="empty"))

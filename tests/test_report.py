@@ -5,7 +5,6 @@ import json
 import re
 import sys
 import time
-from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -347,11 +346,14 @@ def test_the_explorer_answers_in_words_shows_markup_and_keeps_what_it_had(health
     assert "<i>" not in line.value
 
 
-def given(name, text):
-    """What a browser hands over for one file."""
-    content = text.encode()
-    return ({"name": name, "type": "text/csv", "size": len(content), "content": memoryview(content),
-             "last_modified": datetime.now(UTC)},)  # fmt: skip
+def hand_over(panel, name, text, piece=100):
+    """What a browser does with one file: piece by piece, each asked for; how many there were."""
+    content, asked = text.encode(), [0]
+    panel.upload.send = lambda message: asked.append(message["at"])
+    for at in asked:
+        about = {"name": name, "size": len(content), "at": at}
+        panel.upload._take(None, about, [memoryview(content[at : at + piece])])
+    return len(asked)
 
 
 def test_an_upload_is_kept_apart_and_opened_and_a_wrong_one_is_answered_in_words(
@@ -362,15 +364,23 @@ def test_an_upload_is_kept_apart_and_opened_and_a_wrong_one_is_answered_in_words
     panel = Panel(YourData(health, models.load(tiny, max_length=64), tmp_path))
     line = panel.status.widget.children[1]
     (tmp_path / "texts.csv").write_text("mine")
-    panel.upload.value = given("../texts.csv", "\n".join(["body", *sentences(14)]))
+    rows = "\n".join(["body", *sentences(14)])
+    assert hand_over(panel, "../texts.csv", rows) == 1 + len(rows) // 100 > 3
     assert (tmp_path / "texts.csv").read_text() == "mine" and panel.column.value == "body"
     assert panel.file.value == str(tmp_path / "uploads" / "texts.csv")
-    panel.upload.value = given("texts.csv", "\n".join(["other", *sentences(15)]))
+    assert (tmp_path / "uploads" / "texts.csv").read_text() == rows
+    hand_over(panel, "texts.csv", "\n".join(["other", *sentences(15)]))
     assert panel.column.value == "other", "the same name again is opened anew"
-    panel.upload.value = given("texts.csv", "")
+    before = panel.file.value
+    panel.upload._take(None, {"name": "late.csv", "size": 9, "at": 5}, [b"late"])
+    assert panel.file.value == before, "a piece of a file that is not being taken"
+    hand_over(panel, "texts.csv", "")
     assert "is empty" in line.value, "what was wrong is not said over"
-    panel.upload.value = given("texts.xls", "x")
+    hand_over(panel, "texts.xls", "x")
     assert "files ending in .csv" in line.value
+    panel.upload._take(None, {"name": "a.csv", "size": 9, "at": 0, "wrong": "gone"}, [])
+    assert "could not read a.csv: gone" in line.value
+    (tmp_path / "uploads" / ".late.csv.part").unlink()
     assert sorted(path.name for path in (tmp_path / "uploads").iterdir()) == ["texts.csv"]
 
 

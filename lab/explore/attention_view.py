@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lab.collapse.filter_rate import uniform_causal
-from lab.explore.faces import Answers, Status
+from lab.explore.faces import Answers, Status, download
 from lab.explore.head_readings import read_heads, tabulate
+from lab.explore.live_figure import beside_one_another, live_figure
 from lab.models.architecture import is_decoder
 from lab.models.checkpoints import CHECKPOINTS
 from lab.plotting.head_layout import panel_layout
@@ -141,8 +142,10 @@ class _Live:
         import plotly.graph_objects as go
 
         self._view, self._answers = view, Answers()
-        wide = {"layout": {"width": "98%"}, "continuous_update": False}
-        self.text = widgets.Textarea(view.text, description="text", rows=2, **wide)
+        self.text = widgets.Textarea(view.text, description="text", rows=2, layout={"width": "98%"})
+        self.button = widgets.Button(
+            description="Read this text", button_style="primary", layout={"width": "max-content"}
+        )
         self.model = widgets.Dropdown(options=view.checkpoints, description="model")
         self.attention = widgets.Dropdown(description="attention")
         self.temperature = widgets.FloatLogSlider(
@@ -152,20 +155,23 @@ class _Live:
         self.layer = widgets.IntSlider(view.layer, min=1, max=max(1, view.layer))
         self.head = widgets.IntSlider(view.head, min=0, max=max(1, view.head))
         self.layer.description, self.head.description = "layer", "head"
-        self.status = Status()
-        self.figure = go.FigureWidget()
+        self.status, self.numbers = Status(), widgets.HTML()
+        self.figure = live_figure(go.Figure(), "attention")
         self._read: Heads | None = None
         self._settings: tuple[str, str, float] | None = None  # of the reading that is shown
         self._most = 1.0
         self._offer(view.checkpoint)
         self.reread()
-        self._answers.to([self.text, self.attention, self.temperature], self.reread)
+        self.button.on_click(lambda _: self.reread())
+        self._answers.to([self.attention, self.temperature], self.reread)
         self._answers.to([self.model], self.change_model)
         self._answers.to([self.layer, self.head], self.redraw)
-        box = widgets.HBox([self.model, self.attention], layout={"flex_flow": "row wrap"})
+        box = widgets.HBox([self.button, self.model, self.attention],
+                           layout={"flex_flow": "row wrap"})  # fmt: skip
         sliders = [self.temperature, self.layer, self.head]
         row = widgets.HBox(sliders, layout={"flex_flow": "row wrap"})
-        self.widget = widgets.VBox([self.text, box, row, self.status.widget, self.figure])
+        self.widget = widgets.VBox([self.text, box, row, self.status.widget,
+                                   beside_one_another(self.figure), self.numbers])  # fmt: skip
 
     def change_model(self) -> None:
         """Load a model and read the text; where one of them fails, the model before stays."""
@@ -180,12 +186,16 @@ class _Live:
         """One forward pass and a drawing; what is refused leaves the picture and its settings."""
         settings = self.model.value, self.attention.value, self.temperature.value
         with self.status.during("reading the text"):
+            if not self.text.value.strip():
+                raise ValueError("the text is empty or blank: type one")
             read = self._view.read(*settings, self.text.value)
             layers, heads = read.maps.shape[:2]
             with self._answers.silent():
                 self.layer.max, self.head.max = layers, heads - 1
             self._read, self._settings = read, settings
             self._draw()
+            shown = tabulate({settings[1]: {settings[2]: read}}, settings[0])
+            self.numbers.value = download(shown, "attention")
         if self.status.failed:
             self._go_back()
 

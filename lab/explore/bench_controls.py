@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import pandas as pd
 
 from lab.explore import faces
 from lab.explore.background import Background
+from lab.explore.live_figure import beside_one_another, live_figure
 from lab.explore.passes import Progress, Setting, read_lines
-from lab.explore.readings import mean_cosine, neighbours, verdict
+from lab.explore.readings import mean_cosine, neighbours, pair_table, verdict
 
 if TYPE_CHECKING:
     from lab.explore.bench import Bench
@@ -92,6 +93,7 @@ class Controls:
         self._status, self._scoring = faces.Status(), faces.Status()
         self._pairs = Background(self._scoring)
         self._notes = widgets.HTML()
+        self._numbers = widgets.HTML()
         self._score, self._near = widgets.HTML(), widgets.HTML()
         self._picture = widgets.VBox(layout={"width": "98%", "overflow": "auto"})
         self._drawn: list[str] = []
@@ -112,7 +114,7 @@ class Controls:
             widgets.HBox([self._read, self._keep, self._back], layout=flow),
             widgets.HBox(list(self._settings.values()), layout=flow),
             self._status.widget, self._notes, self._score, self._scoring.widget, self._picture,
-            self._of, self._near,
+            self._numbers, self._of, self._near,
         ])  # fmt: skip
 
     # --- what a control does ---------------------------------------------------------------
@@ -150,6 +152,8 @@ class Controls:
     def _show(self, setting: Setting, texts: list[str]) -> None:
         """Read the texts, draw, then score on the pairs; an error leaves what was shown."""
         passes, doing = self._bench.passes, f"reading with {setting.checkpoint}"
+        if not passes.loaded(setting):
+            doing = f"loading {setting.checkpoint} and {doing}"
         with self._status.during(doing) as move:
             read = passes.read(setting, texts, move)
             setting = _within(setting, read.states)
@@ -213,19 +217,20 @@ class Controls:
 
     def _draw(self, too_long: Sequence[str]) -> None:
         """The picture anew if there are other texts, else only its numbers, which is faster."""
-        import plotly.graph_objects as go
-
         from lab.plotting.similarity import similarity, similarity_numbers
 
         if self._drawn != self._texts:
-            self._figure = go.FigureWidget(similarity(*self._cosines, self._texts))
-            self._picture.children, self._drawn = [self._figure], self._texts
+            made = similarity(*self._cosines, self._texts)
+            self._figure, self._drawn = live_figure(made, "similarity"), self._texts
+            self._picture.children = [beside_one_another(self._figure)]
         else:
             traces, layout = similarity_numbers(*self._cosines)
             with self._figure.batch_update():
                 for trace, new in zip(self._figure.data, traces, strict=True):
                     trace.update(new)
                 self._figure.update_layout(layout)
+        shown = pair_table(*self._cosines, self._texts).assign(**asdict(self._now))
+        self._numbers.value = faces.download(shown, "similarity")
         self._notes.value = _notes(self._now.changes(self._start), self._cosines, too_long)
         self._tell_neighbours()
 

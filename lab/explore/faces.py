@@ -2,6 +2,7 @@
 
 import os
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # What a user's own input can bring about; anything else is a fault of ours, and says so.
 INPUT_ERRORS = (ValueError, LookupError, OSError, MemoryError, ImportError)
 FAULTS = (KeyError, IndexError)  # LookupErrors that Python raises of itself, with no words
+NOT_YET = "the controls are being made ready …"
+FAILED = "background:#B00020;color:#fff;padding:1px 6px"  # ground and ink, so in any theme
 
 
 class Explorer(Protocol):
@@ -43,15 +46,32 @@ def show(explorer: Explorer) -> None:
 
     The cell below it saves :meth:`Explorer.frames`, which both kinds of run have.
     """
+    import ipywidgets as widgets
     from IPython.display import display
 
     if is_live():
-        display(explorer.live())
+        place = widgets.VBox([widgets.HTML(f"<p>{NOT_YET}</p>")])
+        display(place)  # before a model is loaded or a first map made, which takes its time
+        place.children = [explorer.live()]
 
 
 def text(value: Any) -> str:
     """A value from data as it may stand in a widget: markup in it is shown, not obeyed."""
     return escape(plain(value))
+
+
+def download(table: pd.DataFrame, name: str) -> str:
+    """A link (HTML) by which a reader saves the numbers that are shown; they are in the link.
+
+    Columns without any value are left out.
+    """
+    filled = table.dropna(axis=1, how="all")
+    raw = b64encode(filled.to_csv(index=False, lineterminator="\n").encode()).decode()
+    return (
+        f'<a download="{name}.csv" style="text-decoration:underline" '
+        f'href="data:text/csv;charset=utf-8;base64,{raw}">'
+        f"save these numbers ({name}.csv)</a>"
+    )
 
 
 class Answers:
@@ -130,5 +150,5 @@ class Status:
         self._bar.value = share
 
     def _write(self, words: str, *, failed: bool) -> None:
-        self.failed, colour = failed, "#B00020" if failed else "#666666"
-        self._line.value = f'<span role="status" style="color:{colour}">{text(words)}</span>'
+        self.failed, look = failed, f' style="{FAILED}"' if failed else ""
+        self._line.value = f'<span role="status"{look}>{text(words)}</span>'

@@ -14,6 +14,7 @@ import pandas as pd
 from lab import results
 from lab.explore.cloud_readings import Clouds, embed, place, plane, similarity
 from lab.explore.faces import Answers, Status, is_live
+from lab.explore.live_figure import SAME_SCALE, beside_one_another, live_figure
 from lab.plotting.clouds import MOVING, cloud_panels, interactive_cloud_panels, moving
 from lab.plotting.parts import refill
 
@@ -118,7 +119,6 @@ class LengthCloud:
     def live(self) -> "Widget":
         """Sliders over length and temperature; both choose among what is embedded already."""
         import ipywidgets as widgets
-        import plotly.graph_objects as go
 
         points, curve = self.drawn()
         length, temperature = (
@@ -129,8 +129,8 @@ class LengthCloud:
                 strict=True,
             )
         )  # fmt: skip
-        figure = go.FigureWidget(cloud_panels(points, curve, self.start(), label=LABEL))
-        figure.update_layout(autosize=True)
+        figure = live_figure(cloud_panels(points, curve, self.start(), label=LABEL), "length_cloud")
+        figure.update_layout(SAME_SCALE)
         status = Status()
 
         def show() -> None:
@@ -140,4 +140,4 @@ class LengthCloud:
 
         Answers().to([length, temperature], show)
         row = widgets.HBox([length, temperature], layout={"flex_flow": "row wrap"})
-        return widgets.VBox([row, status.widget, figure])
+        return widgets.VBox([row, status.widget, beside_one_another(figure)])

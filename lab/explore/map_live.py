@@ -9,12 +9,13 @@ import pandas as pd
 from lab import projections
 from lab.explore.background import Background
 from lab.explore.faces import Status, text
+from lab.explore.live_figure import beside_one_another
 from lab.explore.map_controls import lengths, of_side
 from lab.explore.map_export import EXPORTS
-from lab.explore.map_figure import live_figure
+from lab.explore.map_figure import figure_of
 from lab.explore.map_points import few_levels
 from lab.explore.map_space import Setting
-from lab.explore.map_words import legend, listing, of_seeds, title
+from lab.explore.map_words import legend, listing, of_seeds, title, work
 from lab.explore.passes import Progress
 from lab.plotting import maps as drawing
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 LISTED = 20  # chosen points whose neighbours are listed
 FOUND = 10  # points that a typed query finds
 SEEDS = 5
+SUBMIT = {"event": "submit"}  # what a text box tells when Enter is pressed
 NOTHING = "no column"
 
 
@@ -45,12 +47,8 @@ class LiveMap:
         self.status, self.computing, a = Status(), Status(), of.stops[0]
         self.background = Background(self.computing)
         wide = {"layout": {"width": "20em"}, "style": {"description_width": "6.5em"}}
-        self.projection = w.Dropdown(
-            options=list(projections.PROJECTIONS),
-            value=a.projection,
-            description="projection",
-            **wide,
-        )
+        self.projection = w.Dropdown(options=list(projections.PROJECTIONS), value=a.projection,
+                                     description="projection", **wide)  # fmt: skip
         self.dimensions = w.Dropdown(options=[("plane", 2), ("space", 3)], value=a.dimensions,
                                      description="map in", **wide)  # fmt: skip
         self.sides = [of_side(of.maps.spaces, stop, wide) for stop in [*of.stops, a][:2]]
@@ -59,7 +57,8 @@ class LiveMap:
         self.colour = w.Dropdown(options=of.colours, description="colour by", **wide)
         self.shape = w.Dropdown(options=[NOTHING, *of.colours], description="shape by", **wide)
         self.neighbours = w.IntSlider(value=of.maps.neighbours, min=2, max=50,
-                                      description="neighbours", **wide)  # fmt: skip
+                                      description="neighbours", continuous_update=False,
+                                      **wide)  # fmt: skip
         self.lengths = lengths(of.points, wide)
         self.query = w.Text(placeholder="words, or a text", description="search", **wide)
         self.kind = w.Dropdown(options=["contained in a text", "near in the space of A"],
@@ -71,7 +70,7 @@ class LiveMap:
         self.trust, self.notes, self.pointed, self.listing, self.legend = (
             w.HTML() for _ in range(5)
         )
-        self.canvas = w.HBox(layout={"flex_flow": "row wrap"})
+        self.canvas = w.VBox()
         for control in (self.projection, self.dimensions, self.neighbours,
                         *(c for side in self.sides for c in side.values())):  # fmt: skip
             control.observe(self._settled, "value")
@@ -80,6 +79,7 @@ class LiveMap:
         for control in (self.way, *([self.lengths] if self.lengths else [])):
             control.observe(self._moved, "value")
         search.on_click(self.search)
+        self.query.on_msg(lambda _, said, __: self.search() if said == SUBMIT else None)
         several.on_click(self.several)
         export.on_click(self.export)
         layers = [list(side.values()) for side in self.sides]
@@ -88,12 +88,12 @@ class LiveMap:
              *(w.VBox([w.HTML(f"<b>{name}</b>"), *side])
                for name, side in zip("AB", layers, strict=True)),
              w.VBox([self.colour, self.shape, self.way, *filter(None, [self.lengths])])],
-            [self.status.widget, self.computing.widget, several], [self.canvas], [self.pointed],
+            [self.status.widget, self.computing.widget, several], [self.pointed],
             [self.query, self.kind, search, self.format, export],
         ]  # fmt: skip
         boxes = [w.HBox(row, layout={"flex_flow": "row wrap"}) for row in rows]
-        boxes.insert(2, self.legend)
-        self.widget = w.VBox([*boxes, self.trust, self.notes, self.listing])
+        boxes[2:2] = [self.trust, self.legend, self.canvas]
+        self.widget = w.VBox([*boxes, self.notes, self.listing])
         self._drawn = self.settings()
         self._settled()
 
@@ -115,12 +115,11 @@ class LiveMap:
         if change is not None and change["owner"] is self.neighbours:
             self.of.maps.neighbours = self.neighbours.value
         wanted = self.settings()
-        if self.of.maps.known(wanted):
+        if doing := work(wanted, self.of.maps):
+            self.background.ask(doing, self._compute, lambda _: self._settled())
+        else:
             with self.status.during("map"):
                 self._show(wanted)
-        else:
-            doing = f"map of {len(self.of.points)} points"
-            self.background.ask(doing, self._compute, lambda _: self._settled())
 
     def _compute(self, move: Progress) -> None:
         """Compute what the controls say, unless they say something else meanwhile."""
@@ -135,16 +134,18 @@ class LiveMap:
         pair = self.of.maps.aligned(wanted)
         new = not self._pair or pair[0][0].shape != self._pair[0][0].shape
         if new:
+            self._lassoed = False
             self.figures = [
-                live_figure(
-                    self.of, places, style=self._style, hovered=self._point, chosen=self.choose
+                figure_of(
+                    self.of, places, name, style=self._style, hovered=self._point,
+                    clicked=self.choose, lassoed=self._lasso,
                 )
-                for places, _ in pair
-            ]
+                for (places, _), name in zip(pair, ("map_a", "map_b"), strict=True)
+            ]  # fmt: skip
         self._pair, self._drawn = pair, wanted
         self._place()
         if new:
-            self.canvas.children = self.figures
+            self.canvas.children = [beside_one_another(*self.figures)]
 
     def _recoloured(self, _: Any = None) -> None:
         """Another column colours or shapes the points."""
@@ -206,6 +207,10 @@ class LiveMap:
             self.pointed.value = " · ".join(text(str(row[c])[:120]) for c in
                                             ["text", *self.of.colours])  # fmt: skip
 
+    def _lasso(self, rows: list[int]) -> None:
+        self._lassoed = True
+        self.choose(rows)
+
     def choose(self, rows: Any, cosines: Any = None) -> None:
         """These points stand out on both maps and are listed with their neighbours."""
         with self.status.during("neighbours"):
@@ -226,6 +231,9 @@ class LiveMap:
                 count = min(FOUND, len(self.of.points))
                 found.append(self.of.near_query(self.query.value, self._drawn[0], count))
         for rows, cosines in found:
+            if self._lassoed:  # a lasso hides what was found, and only the browser knows of it
+                self._pair = []
+                self._show(self._drawn)
             self.choose(rows, cosines)
 
     def several(self, _: Any = None) -> None:

@@ -1,6 +1,6 @@
 """Maps of the same points under several settings, each computed once, aligned to one another."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Protocol
@@ -79,9 +79,9 @@ class Maps:
         self._rows: dict[tuple[int, str, str], tuple[Repair | None, np.ndarray]] = {}
         self._placing, self._repairing = Lock(), Lock()
 
-    def known(self, settings: Iterable[Setting]) -> bool:
-        """Whether the coordinates of all these were computed before."""
-        return all(setting in self._places for setting in settings)
+    def made(self, setting: Setting) -> bool:
+        """Whether the coordinates are there already, so that they take no time."""
+        return setting in self._places
 
     def repaired(self, setting: Setting) -> tuple[Repair | None, np.ndarray]:
         """The repair, fitted on all rows of the space (there is no test here), and its rows (n, d).

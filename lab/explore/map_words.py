@@ -22,6 +22,13 @@ SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "cross": "✚", "x"
          "diamond-open": "◇"}  # fmt: skip
 
 
+def work(settings: Sequence[Setting], maps: Maps) -> str:
+    """What two settings need computed, in words; nothing if their maps are there."""
+    new = [name for name, one in zip("AB", settings, strict=True) if not maps.made(one)]
+    what = f"{settings[0].projection} of {len(maps.drawn):,} points for {' and '.join(new)}"
+    return f"computing {what}" if new else ""
+
+
 def title(name: str, setting: Setting, maps: Maps, about: str) -> str:
     """What a map is of, and how far it can be trusted, or why that cannot be said."""
     try:
@@ -78,7 +85,10 @@ def legend(figure: "Figure") -> str:
         for trace in figure.data[1:]
         if trace.visible
     )
-    words = "white-space:normal;overflow-wrap:anywhere;margin:0"
+    words = (  # on paper as the maps are, in a dark theme too
+        "white-space:normal;overflow-wrap:anywhere;margin:0;padding:2px 8px;background:#fff;"
+        "color:#222"
+    )
     entries = entries or "see the colour bar"
     return f"<p style='{words}'><b>{figure.layout.legend.title.text}</b>: {entries}</p>"
 

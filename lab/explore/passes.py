@@ -159,6 +159,10 @@ class Passes:
             temperature = None if setting.temperature == 1 else setting.temperature
             return models.variant(base, attention=setting.attention, temperature=temperature)
 
+    def loaded(self, setting: Setting) -> bool:
+        """Whether its checkpoint is in memory already."""
+        return setting.checkpoint in self._models
+
     def made(self, setting: Setting, texts: Sequence[str]) -> bool:
         """Whether this pass is kept, so that it takes no time."""
         return (setting.of_pass, tuple(texts)) in self._kept

@@ -1,5 +1,6 @@
 """What a bench says of embeddings: cosines, the nearest texts, a score beside another."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,17 @@ def neighbours(now: np.ndarray, start: np.ndarray, row: int, most: int = 5) -> p
     for name, of in (("rank", "cosine"), ("rank_at_start", "cosine_at_start")):
         table[name] = table[of].rank(ascending=False, method="first").astype(int)
     return table.sort_values("rank").head(most).reset_index(drop=True)
+
+
+def pair_table(now: np.ndarray, start: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
+    """One row for two different texts: their lines, from 1, both, cosine, cosine at the start."""
+    first, second = np.triu_indices(len(texts), 1)
+    words = np.array(texts, dtype=object)
+    return pd.DataFrame({
+        "line": first + 1, "other_line": second + 1, "sentence": words[first],
+        "other_sentence": words[second], "cosine": now[first, second],
+        "cosine_at_start": start[first, second],
+    })  # fmt: skip
 
 
 def verdict(

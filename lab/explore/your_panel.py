@@ -1,6 +1,5 @@
 """The live face of a report: file, columns and model to choose, and what is found."""
 
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lab.explore.faces import Status, text
+from lab.explore.live_figure import beside_one_another, live_figure
+from lab.explore.upload import Upload
 from lab.report import defects, page
 from lab.report.findings import findings
 from lab.report.measures import K
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from lab.explore.your_data import YourData
 
 PREVIEW = 3  # rows shown of a column before it is examined
+LISTED = 100  # defects
 CHOICES = 30  # texts whose neighbours can be asked for
 NO_LABEL = "(no labels)"
-MOST_UPLOAD = 8 << 20  # bytes that a page hands to a kernel in one message
 
 
 class Panel:
@@ -34,12 +35,12 @@ class Panel:
         self.explorer, self.status, self._filling = explorer, Status(), False
         wide = {"style": {"description_width": "5em"}, "layout": {"width": "24em"}}
         self.file = widgets.Text(description="file", continuous_update=False, **wide)
-        self.upload = widgets.FileUpload(description="upload", multiple=False)
+        self.upload = Upload(self.status, self._kept_at, self._opened)
         self.column = widgets.Dropdown(description="texts", **wide)
         self.label = widgets.Dropdown(description="labels", **wide)
         self.model = widgets.Dropdown(options=explorer.names(), description="model", **wide)
-        self.k = widgets.IntSlider(K, 1, 20, description="k", continuous_update=False)
-        self.query = widgets.Dropdown(description="text", layout={"width": "40em"})
+        self.k = widgets.IntSlider(K, 1, 20, description="neighbours", continuous_update=False)
+        self.query = widgets.Dropdown(description="of the text", layout={"width": "40em"})
         go = widgets.Button(description="examine", button_style="primary")
         export = widgets.Button(description="export page")
         names = ("preview", "found", "rows", "hubs", "near", "place")
@@ -55,7 +56,6 @@ class Panel:
         ])  # fmt: skip
         self._fill()
         self.file.observe(lambda _: self._open(), "value")
-        self.upload.observe(lambda _: self._take(), "value")
         for control in (self.column, self.label, self.model):
             control.observe(lambda _: self._preview(), "value")
         self.k.observe(lambda _: self._near(), "value")
@@ -76,8 +76,9 @@ class Panel:
         columns = list(file.columns)
         first = text_column
         if first not in columns:
-            first = _texts(file)
+            first, looks = _texts(file)
             said.append(f"it has no column {text_column!r}; {first!r} was chosen for the texts")
+            said += [] if looks else ["it does not look like texts: is there another?"]
         if label not in (NO_LABEL, None, *columns):
             said.append(f"it has no column {label!r}; no labels were chosen")
         self._filling = True  # the preview waits until all is in place
@@ -95,31 +96,16 @@ class Panel:
         if said:
             self.status.say(said)
 
-    def _take(self) -> None:
-        """An uploaded file, kept in a folder of its own beside the reports; then opened."""
-        path = None
-        with self.status.during("taking the file"):
-            for given in self.upload.value:
-                path = self._kept(given)
-        if path is None:
-            return
+    def _kept_at(self, name: str) -> Path:
+        """Where an uploaded file is kept: in a folder of its own beside the reports."""
+        if not name.endswith(ENDINGS):
+            raise ValueError(f"a report reads files ending in {', '.join(ENDINGS)}; got {name}")
+        return self.explorer.out / "uploads" / name
+
+    def _opened(self, path: Path) -> None:
         if self.file.value == str(path):  # the same name again: other bytes
             self._open()
         self.file.value = str(path)
-
-    def _kept(self, given: Mapping[str, Any]) -> Path:
-        name = Path(given["name"]).name
-        if given["size"] > MOST_UPLOAD:
-            raise ValueError(
-                f"{name} has {given['size']:,} bytes, more than the limit of "
-                f"{MOST_UPLOAD:,} for an upload; give its path instead"
-            )
-        if not name.endswith(ENDINGS):
-            raise ValueError(f"a report reads files ending in {', '.join(ENDINGS)}; got {name}")
-        path = self.explorer.out / "uploads" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(bytes(given["content"]))
-        return path
 
     def _preview(self) -> None:
         if not self._filling:
@@ -153,16 +139,17 @@ class Panel:
 
     def _show(self) -> None:
         """Findings, defects, the map and the texts to choose from."""
-        from plotly.graph_objects import FigureWidget
-
         health = self.explorer.health
         said = [f"<li><b>{text(one.about)}</b> ({text(one.state)}): {text(one.says)}</li>"
                 for one in findings(health)]  # fmt: skip
+        said += [f"<li>{text(note)}</li>" for note in health.survey.notes]
         self.shown["found"].value = f"<ul>{''.join(said)}</ul>"
-        counted = defects.counts(health.survey.defects)
-        listed = health.survey.defects[["kind", "row", "line", "detail"]].head(100)
-        self.shown["rows"].value = _html(counted) + _html(listed)
-        self.map.children = [FigureWidget(self.explorer.frames())]
+        every = health.survey.defects
+        listed = every[["kind", "row", "line", "detail"]].head(LISTED)
+        more = f"<p>the first {LISTED} of {len(every):,}:</p>" if len(every) > LISTED else ""
+        self.shown["rows"].value = _html(defects.counts(every)) + more + _html(listed)
+        drawn = live_figure(self.explorer.frames(), "map")
+        self.map.children = [beside_one_another(drawn)]
         texts = health.survey.texts
         self._filling = True  # neighbours are looked up once all is in place
         self.query.options = [
@@ -181,16 +168,16 @@ class Panel:
         """The hubs, and the neighbours of the text chosen, for the k of now."""
         health, k = self.explorer.health, self.k.value
         hubs, near = _html(health.hubs(k)), _html(health.nearest(self.query.value, k))
-        self.shown["hubs"].value = f"<b>among the {k} nearest of the most texts</b>{hubs}"
-        self.shown["near"].value = f"<b>nearest to it</b>{near}"
+        self.shown["hubs"].value = f"<b>hubs: among the {k} nearest of the most texts</b>{hubs}"
+        self.shown["near"].value = f"<b>nearest to this text</b>{near}"
 
 
-def _texts(file: Source) -> str:
-    """The column that looks like texts, or the first."""
+def _texts(file: Source) -> tuple[str, bool]:
+    """The column that looks like texts, or the first; and whether one does."""
     try:
-        return guess(file)[0]
+        return guess(file)[0], True
     except ValueError:
-        return file.columns[0]
+        return file.columns[0], False
 
 
 def _cut(cells: Any, name: str) -> str:
@@ -200,6 +187,5 @@ def _cut(cells: Any, name: str) -> str:
 def _html(table: pd.DataFrame) -> str:
     """A table for a widget; markup in its cells is shown, not obeyed."""
     with pd.option_context("display.max_colwidth", None):  # which would cut every cell at 50
-        return table.to_html(
-            index=False, escape=True, border=0, justify="left", float_format="{:.3f}".format
-        )
+        html = table.to_html(index=False, escape=True, border=0, float_format="{:.3f}".format)
+    return html.replace("<th>", '<th style="text-align:left">')  # beside JupyterLab's own style

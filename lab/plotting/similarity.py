@@ -13,6 +13,7 @@ from lab.plotting.style import COLOURS
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+MOST_TICKS = 14  # under a matrix: of more sentences every second, third ... has its number
 LABEL = 24  # characters of a text beside its row
 LOOK: dict[str, Any] = {
     "template": "simple_white", "font": {"family": "system-ui, sans-serif", "size": 13}
@@ -44,7 +45,7 @@ def similarity(now: np.ndarray, start: np.ndarray, texts: Sequence[str]) -> "Fig
     )  # fmt: skip
     figure.update_layout(layout)
     figure.update_yaxes(autorange="reversed", type="category", automargin=True)
-    figure.update_xaxes(type="category", tickangle=0, tickfont={"size": 11})
+    figure.update_xaxes(type="category", tickangle=0, tickfont={"size": 11}, nticks=MOST_TICKS)
     return figure
 
 

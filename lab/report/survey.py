@@ -197,6 +197,8 @@ class _Seen:
         if self.distinct < LEAST:
             counted = defects.counts(table[table["kind"] != "file"])
             said = "; ".join(f"{r.kind}: {r.rows} (row {r.which})" for r in counted.itertuples())
+            if self.kinds["encoding"]:
+                said += ". Save the file as UTF-8: bytes of another encoding are not guessed"
             raise ValueError(
                 f"{name}: {self.distinct} of {self.rows} rows have a text in column "
                 f"{self.text!r} that can be measured and that no earlier row has; a report needs "
