@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+from jupyter import TOO_BUSY
 from test_notebooks import NOTEBOOKS, SMALL, code
 
 from lab import doctor
@@ -41,6 +42,7 @@ def test_the_search_for_controls_finds_them():
 
 
 @pytest.mark.browser
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_every_control_changes_something_and_nothing_fails(name, tmp_path):
     probe = os.environ.get("LAB_PROBE")
@@ -55,10 +57,13 @@ def test_every_control_changes_something_and_nothing_fails(name, tmp_path):
     small = {key: SMALL[key] for key in sorted(wanted)}
     small["out_dir"] = str(tmp_path / "out")
     given = [word for key, value in small.items() for word in ("-p", f"{key}={json.dumps(value)}")]
-    done = subprocess.run(
-        [sys.executable, probe, "live", "--notebook", path, "--out", tmp_path,
-         "--min-controls", "2", "--react-timeout", REACT, *given],
-        capture_output=True, text=True, timeout=280,
-        env=os.environ | {"LAB_CACHE": str(tmp_path / "cache")},
-    )  # fmt: skip
+    command = [sys.executable, probe, "live", "--notebook", path, "--out", tmp_path,
+               "--min-controls", "2", "--react-timeout", REACT, *given]  # fmt: skip
+    for _ in range(2):
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=280,
+            env=os.environ | {"LAB_CACHE": str(tmp_path / "cache")},
+        )  # fmt: skip
+        if TOO_BUSY not in done.stdout:
+            break
     assert done.returncode == 0, done.stdout + done.stderr
