@@ -46,6 +46,7 @@ class LiveMap:
         self._pair: list[tuple[pd.DataFrame, float]] = []
         self.status, self.computing, a = Status(), Status(), of.stops[0]
         self.background = Background(self.computing)
+        self.computing.say("")
         wide = {"layout": {"width": "20em"}, "style": {"description_width": "6.5em"}}
         self.projection = w.Dropdown(options=list(projections.PROJECTIONS), value=a.projection,
                                      description="projection", **wide)  # fmt: skip
@@ -91,7 +92,8 @@ class LiveMap:
             [self.status.widget, self.computing.widget, several], [self.pointed],
             [self.query, self.kind, search, self.format, export],
         ]  # fmt: skip
-        boxes = [w.HBox(row, layout={"flex_flow": "row wrap"}) for row in rows]
+        boxes = [w.HBox(row, layout={"flex_flow": "row wrap", "grid_gap": "0 1em"})
+                 for row in rows]  # fmt: skip
         boxes[2:2] = [self.trust, self.legend, self.canvas]
         self.widget = w.VBox([*boxes, self.notes, self.listing])
         self._drawn = self.settings()
@@ -118,6 +120,8 @@ class LiveMap:
         if doing := work(wanted, self.of.maps):
             self.background.ask(doing, self._compute, lambda _: self._settled())
         else:
+            if self.computing.failed:
+                self.computing.say("")  # not of these maps
             with self.status.during("map"):
                 self._show(wanted)
 
