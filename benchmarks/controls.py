@@ -30,9 +30,11 @@ import pages
 THERE, ANSWER, MOVES = 60.0, 0.5, 20  # bounds in seconds; how many moves
 SLIDERS = {
     "08_bench": "layer", "09_attention_view": "head", "10_embedding_map": "from A to B",
-    "11_length_cloud": "length", "12_your_data": "k",
+    "11_length_cloud": "length", "12_your_data": "neighbours",
 }  # fmt: skip
 TABLES = {"12_your_data"}  # what redraws no figure
+AT_REST = """() => [...document.querySelectorAll('[role=status]')]
+    .every(one => !one.textContent.endsWith('…'))"""
 # When the key went down, and when the last figure was redrawn after it, or the last table.
 WATCH = """tables => {
     window.asked = window.answered = 0;
@@ -79,10 +81,11 @@ def moves(page: Any, name: str) -> list[float]:
 
 
 def settled(page: Any) -> None:
-    """Nothing, once the kernel has been idle for a moment."""
+    """Nothing, once the kernel has been idle for a moment and no status says what goes on."""
     for _ in range(2):
         page.wait_for_timeout(250)
         page.wait_for_function(jupyter.IDLE)
+        page.wait_for_function(AT_REST)
 
 
 def measure(options: argparse.Namespace) -> Iterator[Ratio]:
