@@ -47,6 +47,7 @@ class LiveMap:
         self.status, self.computing, a = Status(), Status(), of.stops[0]
         self.background = Background(self.computing)
         self.computing.say("")
+        self.computing.widget.layout.margin = "0 1em"
         wide = {"layout": {"width": "20em"}, "style": {"description_width": "6.5em"}}
         self.projection = w.Dropdown(options=list(projections.PROJECTIONS), value=a.projection,
                                      description="projection", **wide)  # fmt: skip
@@ -92,8 +93,7 @@ class LiveMap:
             [self.status.widget, self.computing.widget, several], [self.pointed],
             [self.query, self.kind, search, self.format, export],
         ]  # fmt: skip
-        boxes = [w.HBox(row, layout={"flex_flow": "row wrap", "grid_gap": "0 1em"})
-                 for row in rows]  # fmt: skip
+        boxes = [w.HBox(row, layout={"flex_flow": "row wrap"}) for row in rows]
         boxes[2:2] = [self.trust, self.legend, self.canvas]
         self.widget = w.VBox([*boxes, self.notes, self.listing])
         self._drawn = self.settings()
