@@ -86,7 +86,7 @@ LAYERS = [
     "plotting.maps",
     "plotting.heads",
     "plotting explore",
-    "plotting.redrawing export.page",
+    "plotting.redrawing export.page explore.patience",
     "explore.faces explore.cloud_readings explore.head_readings explore.passes explore.readings "
     "explore.map_points explore.map_space explore.live_figure",
     "explore.background explore.map_figure explore.upload",

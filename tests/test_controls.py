@@ -12,7 +12,6 @@ import subprocess
 import sys
 
 import pytest
-from jupyter import TOO_BUSY
 from test_notebooks import NOTEBOOKS, SMALL, code
 
 from lab import doctor
@@ -59,11 +58,8 @@ def test_every_control_changes_something_and_nothing_fails(name, tmp_path):
     given = [word for key, value in small.items() for word in ("-p", f"{key}={json.dumps(value)}")]
     command = [sys.executable, probe, "live", "--notebook", path, "--out", tmp_path,
                "--min-controls", "2", "--react-timeout", REACT, *given]  # fmt: skip
-    for _ in range(2):
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=280,
-            env=os.environ | {"LAB_CACHE": str(tmp_path / "cache")},
-        )  # fmt: skip
-        if TOO_BUSY not in done.stdout:
-            break
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=280,
+        env=os.environ | {"LAB_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

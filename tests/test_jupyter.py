@@ -28,3 +28,43 @@ def test_a_copy_runs_live_with_its_parameters_a_control_answers_and_a_broken_cel
     assert kept.read_bytes() == before
     with pytest.raises(AssertionError, match=r"02_b.ipynb failed: .*ZeroDivisionError"):
         open_notebook(build(folder / "02_b.ipynb", "1 / 0"))
+
+
+SLOW = """
+import ipywidgets as widgets
+from anywidget import AnyWidget
+from traitlets import Unicode
+from lab.explore.faces import show
+
+class Slow(AnyWidget):
+    _esm = '''export default {
+      initialize: () => new Promise(begun => setTimeout(begun, 3000)),
+      render({ model, el }) {
+        const write = () => { el.textContent = model.get("word"); };
+        model.on("change:word", write);
+        write();
+      } };'''
+    word = Unicode("begins").tag(sync=True)
+
+def begin(_):
+    place.children = [slow := Slow()]
+    slow.word = "heard"
+
+class Explorer:
+    def live(self):
+        button = widgets.Button(description="begin")
+        button.on_click(begin)
+        return widgets.VBox([button, place])
+
+place = widgets.VBox()
+show(Explorer())
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(120)
+def test_a_widget_that_takes_three_seconds_to_begin_still_hears_its_kernel(open_notebook, tmp_path):
+    page = open_notebook(build(tmp_path / "01_a.ipynb", SLOW))
+    page.wait_for_function("AbortSignal.timeout.patient")
+    page.get_by_role("button", name="begin", exact=True).click()
+    page.get_by_text("heard", exact=True).wait_for()

@@ -49,7 +49,10 @@ def show(explorer: Explorer) -> None:
     import ipywidgets as widgets
     from IPython.display import display
 
+    from lab.explore.patience import Patience
+
     if is_live():
+        Patience()
         place = widgets.VBox([widgets.HTML(f"<p>{NOT_YET}</p>")])
         display(place)  # before a model is loaded or a first map made, which takes its time
         place.children = [explorer.live()]
