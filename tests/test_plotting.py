@@ -122,24 +122,78 @@ def test_layer_curves_go_through_the_points_in_the_order_of_the_layers(causal):
         part = part.sort_values("layer")
         np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
         np.testing.assert_array_equal(line.get_ydata(), part["value"])
-    band = ax.collections[0].get_paths()[0].vertices
-    last = causal[causal["pooling"] == "last"]
-    assert {*last["low"], *last["high"]} <= set(band[:, 1])
+    last = causal[causal["pooling"] == "last"].sort_values("layer")
+    bars = np.array(ax.collections[0].get_segments())  # low and high end of each
+    np.testing.assert_array_equal(bars[:, :, 1], last[["low", "high"]])
 
 
 @pytest.mark.parametrize("log_x", [False, True])
-def test_curves_go_through_the_points_in_the_order_of_any_column_of_numbers(causal, log_x):
-    table = causal.assign(sample_size=10 ** causal["layer"].astype(float)).drop(columns="layer")
+@pytest.mark.parametrize("count", [3, plotting.FEW, plotting.FEW + 1])
+def test_curves_go_through_the_points_in_the_order_of_any_column_of_numbers(count, log_x):
+    places = [float(2**at) for at in reversed(range(count))]
+    table = pd.concat([
+        pd.DataFrame({"sample_size": places, "pooling": name, "value": up + np.arange(count),
+                      "low": up - 0.25 + np.arange(count), "high": up + 0.5 + np.arange(count)})
+        for up, name in enumerate(["last", "mean", "first"])
+    ])  # fmt: skip
     ax = plotting.curves(table, x="sample_size", hue="pooling", log_x=log_x)
     assert (ax.get_xscale(), ax.get_xlabel()) == ("log" if log_x else "linear", "sample size")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["last", "mean", "first"]
-    for line, band, name in zip(ax.lines, ax.collections, ["last", "mean", "first"], strict=True):
+    for line, drawn, name in zip(ax.lines, ax.collections, ["last", "mean", "first"], strict=True):
         part = table[table["pooling"] == name].sort_values("sample_size")
-        np.testing.assert_array_equal(line.get_xdata(), [1, 10, 100])
+        np.testing.assert_array_equal(line.get_xdata(), part["sample_size"])
         np.testing.assert_array_equal(line.get_ydata(), part["value"])
-        corners = {(x, y) for x, y in band.get_paths()[0].vertices}
+        corners = {(x, y) for path in drawn.get_paths() for x, y in path.vertices}
+        assert len(drawn.get_paths()) == (count if count <= plotting.FEW else 1)  # bars, or a band
         for side in ("low", "high"):
             assert corners >= set(zip(part["sample_size"], part[side], strict=True))
+
+
+@pytest.mark.parametrize("width", ["page", "column"])
+def test_bars_stand_beside_each_other_inside_the_axes(width):
+    plotting.use_style(width)
+    many = pd.DataFrame([
+        {"line": f"line {name}", "x": 10**at, "value": at, "low": at - 1, "high": at + 1}
+        for name in range(9) for at in range(3)
+    ])  # fmt: skip
+    for log_x in (False, True):
+        ax = plotting.curves(many, x="x", hue="line", log_x=log_x)
+        ax.figure.canvas.draw()
+        for kind in (ax.lines, ax.collections):
+            at = np.array([[one.get_transform().transform((x, 0))[0] for x in (1, 10, 100)]
+                           for one in kind])  # fmt: skip
+            np.testing.assert_allclose(np.diff(at, axis=0), plotting.APART / 72 * ax.figure.dpi)
+            assert ax.bbox.x0 < at.min() and at.max() < ax.bbox.x1
+            assert at.max() - at.min() > 0.6 * ax.bbox.width, "the data's limits, not the page's"
+
+
+def test_a_curve_without_an_interval_has_no_bar(causal):
+    known = causal.assign(low=np.nan, high=np.nan)
+    ax = plotting.curves(known, x="layer", hue="pooling", log_y=True)
+    assert [len(bars.get_segments()) for bars in ax.collections] == [0, 0, 0]
+    assert ax.get_ylim()[0] > 0
+
+
+@pytest.mark.parametrize("width", ["page", "column"])
+def test_panels_show_each_value_alone_at_equal_scale(causal, width):
+    plotting.use_style(width)
+    both = pd.concat(
+        [causal.assign(task="a $1"), causal.assign(task="b", value=causal["value"] - 1)]
+    )
+    first = plotting.curves(both, x="layer", hue="pooling", panels="task", label="score")
+    top, bottom = axes = first.figure.axes
+    assert first is top and (top.get_xlabel(), bottom.get_xlabel()) == ("", "layer")
+    assert [ax.get_legend().get_title().get_text() for ax in axes] == [r"a \$1", "b"]
+    assert top.get_xlim() == bottom.get_xlim() and top.get_ylim() == bottom.get_ylim()
+    for ax, name in zip(axes, ("a $1", "b"), strict=True):
+        part = both[both["task"] == name]
+        alone = plotting.curves(part, x="layer", hue="pooling")
+        for one, other in zip(ax.lines, alone.lines, strict=True):
+            np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+    with pytest.raises(LookupError, match="no column named 'tsk'"):
+        plotting.curves(both, x="layer", hue="pooling", panels="tsk")
+    with pytest.raises(ValueError, match="2 rows for one mark"):
+        plotting.curves(both, x="layer", hue="pooling")
 
 
 def test_layer_curves_are_the_curves_over_the_layer(causal):

@@ -16,15 +16,18 @@ be searched, is paid by the alt text inside the file and the CSV beside it. A PD
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import ScaledTranslation
 
 from lab.plotting import fitting
 from lab.plotting.bars import bars
@@ -42,6 +45,7 @@ from lab.plotting.style import (
     SMALLEST,
     escaped,
     new_axes,
+    stacked,
     use_style,
 )
 
@@ -52,6 +56,7 @@ __all__ = [
 ]  # fmt: skip
 
 ANNOTATED = 150  # cells; more numbers than that nobody reads
+FEW, APART = 8, 3.0  # places on an x axis that have room for bars beside each other; points
 
 
 @recorded
@@ -116,7 +121,7 @@ def layer_curves(
     label: str | None = None,
     mark_y: float | None = None,
 ) -> Axes:
-    """One line per ``hue`` over the layers, with its interval as a band; a thin one at ``mark_y``.
+    """One line per ``hue`` over the layers, with its intervals; a thin one at ``mark_y``.
 
     Raises:
         LookupError: a column that is not there.
@@ -140,32 +145,55 @@ def curves(
     log_y: bool = False,
     mark_x: float | None = None,
     mark_y: float | None = None,
+    panels: str | None = None,
 ) -> Axes:
-    """One line per ``hue`` over the numbers in column ``x``, with its interval as a band.
+    """One line per ``hue`` over the numbers in column ``x``, with its intervals.
 
-    ``mark_x`` and ``mark_y`` are places of thin lines: a window, a baseline, a chance level.
+    Over few numbers the intervals are bars, and lines stand a little beside each other, so that
+    none hides another; over more than FEW they are bands. ``mark_x`` and ``mark_y`` are places of
+    thin lines: a window, a baseline, a chance level.
+    ``panels`` gives each value of a column axes of its own, one below the other, at equal scale.
 
     Raises:
         LookupError: a column that is not there.
         ValueError: no rows, no numbers, an empty key, two rows for one point, an infinite ``x``,
             or a number that is not positive on a log axis.
     """
-    require(table, (hue, x), ("value", "low", "high", x))
+    require(table, (hue, x, *([panels] if panels else [])), ("value", "low", "high", x))
+    if panels:
+        draw = partial(curves, x=x, hue=hue, label=label, log_x=log_x, log_y=log_y,
+                       mark_x=mark_x, mark_y=mark_y)  # fmt: skip
+        parts = {name: table[table[panels] == name] for name in levels(table[panels])}
+        said = ([escaped(name) for name in levels(part[hue])] for part in parts.values())
+        axes = stacked(*map(fitting.legend_height, said))
+        for one, (name, part) in zip(axes, parts.items(), strict=True):
+            if legend := draw(part, ax=one).get_legend():
+                legend.set_title(escaped(name))
+            one.label_outer()
+        return axes[0]
     for column in [*([x] if log_x else []), *(["value"] if log_y else [])]:
         if (floats(table[column]) <= 0).any():
             least = table[column].min()
             raise ValueError(f"{column!r} goes down to {least}: a log axis has no place for that")
     names = [escaped(name) for name in levels(table[hue])]
     ax = new_axes(ax, extra=fitting.legend_height(names))
+    few = table[x].nunique() <= FEW
     for place, name in enumerate(levels(table[hue])):
         line = table[table[hue] == name].sort_values(x)
         at, value, low, high = (floats(line[c]) for c in (x, "value", "low", "high"))
         colour = COLOURS[place % len(COLOURS)]
-        ax.fill_between(at, low, high, color=colour, alpha=0.14, lw=0)
-        ax.plot(
+        curve = ax.plot(
             at, value, color=colour, label=names[place], marker=MARKERS[place % len(MARKERS)],
             linestyle=LINES[place % len(LINES)], markevery=max(1, len(at) // 12),
         )  # fmt: skip
+        if few:
+            known = ~np.isnan(low + high)
+            bars = ax.vlines(at[known], low[known], high[known], colors=colour, lw=1.1)
+            _step_aside(ax, [*curve, bars], place - (len(names) - 1) / 2)
+        else:
+            ax.fill_between(at, low, high, color=colour, alpha=0.14, lw=0)
+    if few:
+        ax.margins(x=0.03 + fitting.share(ax, APART * len(names) / 2))
     fitting.label(ax, escaped(x.replace("_", " ")), escaped(label or measure(table, "value")))
     if log_x:
         ax.set_xscale("log", base=2)
@@ -308,6 +336,13 @@ def scatter_map(
     ax.set(xticks=[], yticks=[], aspect="equal")
     ax.spines[:].set_visible(False)
     return ax
+
+
+def _step_aside(ax: Axes, marks: Sequence[Artist], steps: float) -> None:
+    """Move lines to the right, not their data; only now, or the limits would be the page's."""
+    aside = ScaledTranslation(steps * APART / 72, 0, ax.figure.dpi_scale_trans)
+    for mark in marks:
+        mark.set_transform(ax.transData + aside)
 
 
 def _mark(ax: Axes, x: float | None = None, y: float | None = None) -> None:

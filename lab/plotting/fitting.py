@@ -24,6 +24,11 @@ def is_narrow(ax: Axes | None = None) -> bool:
     return bool(width < NARROW)
 
 
+def share(ax: Axes, points: float) -> float:
+    """The share of the width of the axes that so many points are, or somewhat more."""
+    return float(points / (0.6 * ax.figure.bbox.width / ax.figure.dpi * 72))
+
+
 def wrapped(text: str, most: int) -> str:
     """The text in lines of ``most`` characters, broken behind blanks and signs where it can be."""
     lines = [""]

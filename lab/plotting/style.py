@@ -16,6 +16,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")  # 11 and 8 sh
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # 88 pairs of marker and colour
 COLOUR_MAP = "cividis"
 WIDTHS = {"column": 3.3, "page": 6.9}  # inches, of a two-column paper
+PANEL = 0.5  # of the usual height, where several axes stand one below the other
 SMALLEST = 6.0  # points; no text is smaller
 FAMILIES = {"sans": "DejaVu Sans", "serif": "DejaVu Serif"}
 
@@ -75,3 +76,16 @@ def new_axes(ax: Axes | None, height: float | None = None, extra: float = 0.0) -
         return ax
     width, usual = mpl.rcParams["figure.figsize"]
     return plt.subplots(figsize=(width, (height or usual) + extra), layout="constrained")[1]
+
+
+def stacked(*extra: float) -> list[Axes]:
+    """Axes one below the other with the same limits, as many as heights for legends above them."""
+    import matplotlib.pyplot as plt
+
+    width, usual = mpl.rcParams["figure.figsize"]
+    heights = [PANEL * usual + inches for inches in extra]
+    rows = plt.subplots(
+        len(heights), sharex=True, sharey=True, squeeze=False, layout="constrained",
+        figsize=(width, sum(heights)), height_ratios=heights,
+    )  # fmt: skip
+    return list(rows[1][:, 0])
