@@ -76,15 +76,15 @@ def open_notebook(served):
         with_parameters(notebook, folder / notebook.name, parameters)
         name = urllib.parse.quote(f"{folder.name}/{notebook.name}")
         page.goto(f"{base}/lab/tree/{name}?token={TOKEN}&reset", wait_until="domcontentloaded")
-        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
-        page.wait_for_function(IDLE, timeout=60_000)
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
+        page.wait_for_function(IDLE, timeout=120_000)
         page.set_default_timeout(timeout * 1000)
         page.evaluate(RUN)
         failed = page.evaluate(CELL_ERRORS)
         assert not failed, f"cells of {notebook.name} failed: {failed}"
         cut = page.evaluate(CUT)
         assert not cut, f"labels of {notebook.name} are cut off: {cut}"
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)
         return page
 
     yield opened
@@ -96,7 +96,7 @@ def open_notebook(served):
 
 
 @contextmanager
-def jupyterlab(root, *, seconds=60):
+def jupyterlab(root, *, seconds=180):
     """The address of a JupyterLab that serves ``root`` alone, with settings of its own in it."""
     own = root / ".jupyter"
     for name, text in SETTINGS.items():
@@ -152,7 +152,7 @@ def _ask(address, method="GET"):
     asked = urllib.request.Request(
         address, method=method, headers={"Authorization": f"token {TOKEN}"}
     )
-    with urllib.request.urlopen(asked, timeout=10) as answer:
+    with urllib.request.urlopen(asked, timeout=60) as answer:
         return answer.read()
 
 

@@ -38,6 +38,7 @@ def visit(browser):
 
     def go(path, **options):
         view = browser.new_page(**options)
+        view.set_default_timeout(90_000)
         view.problems, view.outside = [], []
         view.on("pageerror", lambda error: view.problems.append(str(error)))
         view.on("console", lambda m: view.problems.append(m.text) if m.type == "error" else None)

@@ -219,7 +219,7 @@ def test_a_merged_model_reloads_in_a_fresh_process_with_identical_vectors(llama,
     assert models.settings(reloaded)["attention"] == "bidirectional"
     place = tmp_path / "vectors.npy"
     call = [sys.executable, "-c", RELOAD, str(tmp_path / "model"), str(place), json.dumps(TEXTS)]
-    run = subprocess.run(call, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(call, capture_output=True, text=True, timeout=400)
     assert run.returncode == 0, run.stderr[-3000:]
     assert np.array_equal(np.load(place), vectors)
 

@@ -242,7 +242,6 @@ def test_while_pairs_are_read_controls_answer_and_what_is_not_needed_any_more_is
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(120)
 def test_in_a_browser_a_pooling_redraws_the_matrix_and_pasted_markup_stays_text(open_notebook):
     page = open_notebook(
         NOTEBOOKS / "08_bench.ipynb", checkpoint="random:bert", others=[], n_dev=12, resamples=50,

@@ -13,6 +13,7 @@ from tiny_notebook import LAB, build, executed, manifest_of
 from tiny_series import processes_of
 
 from lab import manifest, results
+from lab.runner import claims
 from lab.series import plan, status
 
 RUNS, TIMED = 100, 4
@@ -105,7 +106,9 @@ def corrupt(folders, rng):
 
 
 def finished(series):
-    return [one.folder for one in status.read(series) if one.state == "ok"]
+    """The folders of runs that are ok and whole: not those that were damaged before."""
+    ok = [one.folder for one in status.read(series) if one.state == "ok"]
+    return [folder for folder in ok if not claims.damaged(folder, manifest_of(folder))]
 
 
 @pytest.mark.timeout(1800)
@@ -123,9 +126,10 @@ def test_whatever_is_killed_a_resumed_sweep_ends_as_an_undisturbed_one(tmp_path)
         sweep = start(series)
         torment(sweep, tmp_path, float(rng.uniform(8, 16)), rng)
         sweep.send_signal(number)
-        sweep.communicate(timeout=60)
-        if whole := finished(series):
-            damaged += corrupt(whole, rng)
+        sweep.communicate(timeout=300)
+        damaged += corrupt(finished(series), rng)
+    start(series).communicate(timeout=900)
+    damaged += corrupt(finished(series), rng)
     for _ in range(6):
         sweep = start(series)
         output, _ = sweep.communicate(timeout=900)
@@ -138,7 +142,7 @@ def test_whatever_is_killed_a_resumed_sweep_ends_as_an_undisturbed_one(tmp_path)
     while left := processes_of(str(tmp_path)):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
-    last, _ = start(series).communicate(timeout=60)
+    last, _ = start(series).communicate(timeout=300)
     assert last.splitlines()[-1] == f"{RUNS} runs: {RUNS} skipped"
 
 

@@ -680,7 +680,7 @@ def start(corpus, out, model, *options):
     )
 
 
-def finish(process, timeout=240):
+def finish(process, timeout=500):
     said = process.communicate(timeout=timeout)[0]
     assert process.returncode == 0, said
     return said
@@ -714,7 +714,6 @@ def wait_for_shards(out, number):
     wait_for(lambda: done(out) >= number)
 
 
-@pytest.mark.timeout(600)
 def test_killed_three_times_and_gone_on_with_the_output_is_that_of_an_undisturbed_run(
     tmp_path, tiny
 ):
@@ -746,14 +745,14 @@ def test_killed_three_times_and_gone_on_with_the_output_is_that_of_an_undisturbe
 
 
 def test_two_processes_share_a_folder_and_do_every_shard_once(tmp_path, tiny):
-    corpus = corpus_of(tmp_path / "c.jsonl", sentences(6000))
+    corpus = corpus_of(tmp_path / "c.jsonl", sentences(20000))
     out, options = tmp_path / "out", ["--shard-rows", 100, "--threads", 1]
     both = [start(corpus, out, tiny, *options) for _ in range(2)]
     for process in both:
         finish(process)
-    assert [entry["attempt"] for entry in entries(out)] == [1] * 60
+    assert [entry["attempt"] for entry in entries(out)] == [1] * 200
     assert len({entry["worker"] for entry in entries(out)}) == 2
-    assert column(out, "id") == list(range(6000))
+    assert column(out, "id") == list(range(20000))
 
 
 def test_a_worker_that_is_killed_is_replaced_and_sigterm_ends_after_the_shard_in_hand(
@@ -767,7 +766,7 @@ def test_a_worker_that_is_killed_is_replaced_and_sigterm_ends_after_the_shard_in
     os.kill(worker, signal.SIGKILL)
     wait_for(lambda: len({entry["worker"] for entry in entries(out)}) == 2)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=200)[0]
     assert process.returncode not in (0, -signal.SIGTERM) and "killed by SIGKILL" in said
     assert alive(process.pid) == []
     left = [path for path in (out / "shards").iterdir() if path.name.startswith(".")]
@@ -864,7 +863,7 @@ def test_ray_actors_make_the_same_files(tmp_path, tiny):
         [sys.executable, "-c", code, str(corpus), str(tmp_path / "ray"), tiny],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
         env=os.environ | {"PYTHONPATH": str(paths.ROOT)},
     )
     assert done.returncode == 0, done.stderr

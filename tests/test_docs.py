@@ -53,7 +53,7 @@ def test_every_snippet_runs(tmp_path):
     assert len(wanted) >= 8, "the search finds what it looks for"
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL], input=json.dumps(wanted), text=True, capture_output=True,
-        env={**os.environ, "LAB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}, timeout=240,
+        env={**os.environ, "LAB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}, timeout=560,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
 
@@ -62,7 +62,7 @@ def test_the_module_on_the_explorer_page_passes_the_linter():
     code = blocks(DOCS / "howto/explorer.md", "python")[0]
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--stdin-filename", "lab/explore/norms.py", "-"],
-        input=code, text=True, capture_output=True, timeout=60, cwd=paths.ROOT,
+        input=code, text=True, capture_output=True, timeout=300, cwd=paths.ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
 

@@ -325,16 +325,59 @@ from lab.explore.faces import show
 show(explorer(n=n, colours=["kind", "<img src=x onerror=window.ran=1>", "tokens"]))"""
 
 
-@pytest.mark.browser
-@pytest.mark.timeout(150)
-def test_a_lasso_lists_points_and_no_text_runs_in_the_page(open_notebook, tmp_path):
+# Two maps with all their points, as wide as their places.
+SETTLED = """(all => all.length === 2 && all.every(e => e.data?.[0]?.x?.length === 200
+    && Math.abs(e._fullLayout.width - e.clientWidth) <= 1)
+)([...document.querySelectorAll('.js-plotly-plot')])"""
+# Every widget takes too long for anywidget.
+LATE = """const real = AbortSignal.timeout;
+AbortSignal.timeout = ms => real.call(AbortSignal, ms === 2000 ? 1 : ms);"""
+TITLE = "document.querySelector('.js-plotly-plot').layout.title.text"
+
+
+@pytest.fixture
+def two_maps(open_notebook, tmp_path):
+    """A page with the maps A and B of 200 texts."""
     made = tmp_path / "made" / "map.ipynb"
     made.parent.mkdir()
     first = new_code_cell(f"folder = {str(Path(__file__).parent)!r}\nn = 80",
                           metadata={"tags": ["parameters"]})  # fmt: skip
     nbformat.write(new_notebook(cells=[first, new_code_cell(SHOWN)]), made)
     page = open_notebook(made, n=200)
-    page.wait_for_selector(".js-plotly-plot .nsewdrag")
+    page.wait_for_function(SETTLED)
+    return page
+
+
+@pytest.mark.browser
+def test_a_page_opened_again_shows_the_maps_of_now_and_they_answer_however_late_they_began(
+    two_maps,
+):
+    pooling = ".widget-dropdown:has-text('pooling') select"
+    two_maps.locator(pooling).first.select_option("max")
+    two_maps.wait_for_function(f"{TITLE}.includes('layer 3, max')")
+    places = "[...document.querySelectorAll('.js-plotly-plot')].map(e => [...e.data[0].x])"
+    before = two_maps.evaluate(places)
+    two_maps.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    address, context = two_maps.url, two_maps.context
+    two_maps.goto("about:blank")
+    again = context.new_page()
+    try:
+        again.set_default_timeout(90_000)
+        again.add_init_script(LATE)
+        again.goto(address)
+        again.wait_for_function(SETTLED)
+        assert again.evaluate(places) == before
+        again.wait_for_function(f"{TITLE}.includes('layer 3, max')")
+        again.locator(pooling).first.select_option("mean")
+        again.wait_for_function(f"{TITLE}.includes('layer 3, mean')")
+        assert again.evaluate(places) != before
+    finally:
+        again.close()
+
+
+@pytest.mark.browser
+def test_a_lasso_lists_points_and_no_text_runs_in_the_page(two_maps):
+    page = two_maps
     page.locator(".js-plotly-plot").first.scroll_into_view_if_needed()
     box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
     corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98), (0.02, 0.05)]
@@ -363,8 +406,7 @@ def test_a_lasso_lists_points_and_no_text_runs_in_the_page(open_notebook, tmp_pa
     names = "[...document.querySelectorAll('.js-plotly-plot')].at(-1)._fullData.map(t => t.name)"
     page.wait_for_function(f"{names}.includes({escape(EVIL[0], quote=False)!r})")
     page.locator(".widget-dropdown:has-text('pooling') select").first.select_option("max")
-    title = "document.querySelector('.js-plotly-plot').layout.title.text"
-    page.wait_for_function(f"{title}.includes('layer 3, max')")  # computed by another thread
+    page.wait_for_function(f"{TITLE}.includes('layer 3, max')")  # computed by another thread
     page.screenshot(path=os.environ.get("MAP_SHOT"))
     assert page.evaluate("window.ran") is None, "a text of the data ran as script"
 

@@ -257,7 +257,6 @@ def test_too_little_for_a_cloud_or_a_view_is_refused_in_words(folder, cloud):
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(120)
 def test_in_jupyterlab_another_head_is_drawn_large(open_notebook):
     page = open_notebook(
         NOTEBOOKS / "09_attention_view.ipynb", checkpoint="random:bert", temperatures=[1.0],

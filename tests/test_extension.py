@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Normalize
 from tiny import build, ids
@@ -110,6 +110,7 @@ def test_the_relative_positions_of_self_extend_are_those_of_the_paper():
     assert found[4].tolist() == [-4, -3, -2, -1, 0, 1, 2, 3, 4, 4]
 
 
+@settings(deadline=None)
 @given(length=st.integers(1, 40), group=st.integers(1, 7), window=st.integers(1, 20))
 def test_relative_positions_equal_the_formula_pair_by_pair(length, group, window):
     found = relative_positions(length, group, window)
@@ -126,6 +127,7 @@ def places(place, length, original):
     return place(torch.arange(length), torch.tensor(length), original)
 
 
+@settings(deadline=None)
 @given(length=st.integers(1, 300), original=st.integers(2, 60))
 def test_moved_positions_obey_their_laws(length, original):
     scale = math.ceil(length / original)

@@ -15,7 +15,6 @@ display(button, status.widget)
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(120)
 def test_a_copy_runs_live_with_its_parameters_a_control_answers_and_a_broken_cell_is_seen(
     open_notebook, tmp_path
 ):
@@ -62,7 +61,6 @@ show(Explorer())
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(120)
 def test_a_widget_that_takes_three_seconds_to_begin_still_hears_its_kernel(open_notebook, tmp_path):
     page = open_notebook(build(tmp_path / "01_a.ipynb", SLOW))
     page.wait_for_function("AbortSignal.timeout.patient")

@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -19,6 +20,12 @@ from lab.series import locks, plan, status
 WAIT = "import pathlib, time\nwhile not pathlib.Path({go!r}).exists(): time.sleep(0.05)"
 
 
+def _in_front():
+    """Nothing; the process has the terminal, and ^C reaches it whatever its parent ignores."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """A command in a terminal of 100 columns; ``text``: what it has shown so far."""
 
@@ -29,7 +36,7 @@ class Terminal:
         command = [*LAB, *map(str, words)]
         self.process = subprocess.Popen(
             command, stdin=other, stdout=other, stderr=other, env=variables, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_in_front,
         )  # fmt: skip
         os.close(other)
         self.text = ""
@@ -60,7 +67,7 @@ def planned(root, text):
     return plan.load(root / "s.yaml", root / "runs")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_in_a_terminal_status_follows_the_sweep_to_its_end(tmp_path):
     go = tmp_path / "go"
     build(tmp_path / "01_a.ipynb", WAIT.format(go=str(go)))
@@ -85,7 +92,7 @@ def test_in_a_terminal_status_follows_the_sweep_to_its_end(tmp_path):
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_ctrl_c_ends_status_with_5_and_the_sweep_goes_on(tmp_path):
     build(tmp_path / "01_a.ipynb")
     series = planned(tmp_path, runs(a="grid: {n: [1, 2]}"))
@@ -100,7 +107,7 @@ def test_ctrl_c_ends_status_with_5_and_the_sweep_goes_on(tmp_path):
     assert "\x1b[?25h" in shown
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_without_a_sweep_status_in_a_terminal_shows_every_run_once_and_ends(tmp_path):
     build(tmp_path / "01_a.ipynb")
     series = planned(tmp_path, runs(a=f"grid: {{n: {list(range(30))}}}"))

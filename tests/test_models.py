@@ -200,7 +200,7 @@ def test_saved_models_give_the_same_vectors_in_a_fresh_process(tmp_path):
             [sys.executable, "-c", RELOAD, str(root), json.dumps(TEXTS)],
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=500,
         )
         assert run.returncode == 0, run.stderr[-3000:]
         for case, (vectors, facts) in expected.items():

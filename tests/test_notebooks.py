@@ -100,7 +100,7 @@ def test_a_notebook_is_committed_without_outputs(name):
     line = re.search(r"nbstripout --verify (.+) notebooks", (ROOT / "Makefile").read_text())
     stripped = [sys.executable, "-m", "nbstripout", "--verify", *shlex.split(line[1])]
     path = NOTEBOOKS / f"{name}.ipynb"
-    done = subprocess.run([*stripped, path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*stripped, path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -226,7 +226,7 @@ def run(name, models, out, monkeypatch, **options):
     small = {key: value for key, value in (SMALL | models).items() if key in declared}
     left = {key for key, p in declared.items() if p.default in CHECKPOINTS} - set(small)
     assert not left, f"{name} would need weights: add {left} to SMALL"
-    done = runner.run(path, small, out=out / "runs", threads=1, timeout=120, **options)
+    done = runner.run(path, small, out=out / "runs", threads=1, timeout=300, **options)
     assert done.state == "ok", done.line
     return done.folder
 

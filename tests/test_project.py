@@ -254,7 +254,7 @@ def test_the_wheel_holds_the_whole_package(tmp_path):
         shutil.copy(ROOT / name, tmp_path)
     build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, "dist"], cwd=tmp_path, check=True,
-                   capture_output=True, timeout=120)  # fmt: skip
+                   capture_output=True, timeout=300)  # fmt: skip
     with zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     assert {name for name in names if ".dist-info/" not in name} == contents()

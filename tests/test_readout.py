@@ -249,7 +249,7 @@ except OSError as error:
 
 
 def test_a_full_disk_is_found_at_the_first_batch_and_says_how_much_was_wanted():
-    done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     calls, _, message = done.stdout.split(" ", 2)
     size = 200 * 4 * len(POOLINGS) * 64 * 4 / 1e9

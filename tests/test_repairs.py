@@ -695,7 +695,7 @@ def test_saved_with_any_repair_a_model_gives_the_same_vectors_in_a_fresh_process
         [sys.executable, "-c", RELOAD, str(tmp_path), json.dumps(TEXTS)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     for name, vectors in expected.items():

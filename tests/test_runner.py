@@ -27,7 +27,7 @@ CASES = {
     "dead": (["print('before')", "import os; os.kill(os.getpid(), 9)", "print('never')"], []),
     "timeout": (
         [f"print('before', flush=True)\n{APART}\nimport time; time.sleep(100)"],
-        ["--timeout", "8"],
+        ["--timeout", "25"],
     ),
     "exits": (["import sys; sys.exit(0)", "print('never')"], []),
     "magic": (["%nosuchmagic"], []),
@@ -117,7 +117,7 @@ def test_a_failed_notebook_has_papermills_banner_and_what_was_printed_before(don
 
 def test_a_run_out_of_time_keeps_what_was_printed(done):
     assert "before" in printed(done["timeout"][1])
-    assert manifest_of(done["timeout"][1])["outcome"]["reason"] == "it took longer than 8 s"
+    assert manifest_of(done["timeout"][1])["outcome"]["reason"] == "it took longer than 25 s"
 
 
 @pytest.mark.parametrize("name", ["one", "timeout", "process_killed"])
@@ -240,7 +240,7 @@ def test_trap_2_a_stopped_runner_leaves_the_print_the_state_and_no_kernel(tmp_pa
     again = lab("run", book, "--out", tmp_path / "runs")
     assert again.returncode == 1 and "the same run is going on" in again.stderr
     process.send_signal(number)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=120)
     folder = Path(output.splitlines()[-2])
     assert process.returncode == 5
     assert output.splitlines()[-1].startswith("interrupted in cell 4 [cell-3]")
@@ -412,7 +412,10 @@ def test_a_full_disk_fails_the_run_and_the_manifest_says_so(tmp_path):
     book = build(tmp_path / "01_a.ipynb", "print('before')", "print('x' * 2_000_000)")
     command = f'ulimit -f 1000; exec {" ".join(LAB)} run "$0" --out "$1"'
     done = subprocess.run(
-        ["bash", "-c", command, book, tmp_path / "runs"], capture_output=True, text=True, timeout=60
+        ["bash", "-c", command, book, tmp_path / "runs"],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     folder = folder_of(done)
     assert done.returncode == 2 and "File too large" in done.stdout.splitlines()[-1]
@@ -425,7 +428,10 @@ def test_no_room_for_the_manifest_starts_nothing_and_leaves_nothing(tmp_path):
     book = build(tmp_path / "01_a.ipynb")
     command = f'ulimit -f 8; exec {" ".join(LAB)} run "$0" --out "$1"'
     done = subprocess.run(
-        ["bash", "-c", command, book, tmp_path / "runs"], capture_output=True, text=True, timeout=60
+        ["bash", "-c", command, book, tmp_path / "runs"],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 1 and "File too large" in done.stderr
     assert not list((tmp_path / "runs" / "01_a").glob("*-*"))

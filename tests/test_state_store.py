@@ -448,7 +448,7 @@ def test_two_processes_may_write_read_and_delete_at_the_same_time(tmp_path, rang
             pool.submit(work, tmp_path / "states", seed, *limits, size)
             for seed, limits in enumerate(ranges)
         ]
-        assert all(one.result(timeout=120) > 0 for one in found)
+        assert all(one.result(timeout=300) > 0 for one in found)
     store = StateStore(tmp_path / "states", max_bytes=size)
     assert size_of(store) <= size
     assert {file.suffix for file in store.folder.iterdir()} == {".safetensors"}

@@ -357,7 +357,7 @@ def test_the_command_runs_a_shard_and_says_what_it_does(written, tmp_path):
     path = written(grid=[], seeds=[0])
     command = [sys.executable, "-m", "lab.cli", "study", str(path), "--out", str(tmp_path / "o")]
     command += ["--only", "causal / last / last"]
-    done = subprocess.run([*command, "--shard", "1/2"], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*command, "--shard", "1/2"], capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert "tiny: 1 of 1 cells to do in shard 1/2" in done.stdout
     refused = subprocess.run([*command, "--shard", "two"], capture_output=True, text=True)

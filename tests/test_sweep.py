@@ -166,7 +166,7 @@ def test_a_stopped_sweep_says_so_leaves_no_process_and_is_resumed(sleeping, numb
     assert second.returncode == 1 and f"by process {process.pid} on" in second.stderr
     assert [s.state for s in status.read(series)] == ["running", "running", "not run", "not run"]
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 5 and errors == ""
     assert output.splitlines()[-1] == "4 runs: 2 interrupted, 2 not started"
     reason = f"the runner got {signal.Signals(number).name}"
@@ -175,7 +175,7 @@ def test_a_stopped_sweep_says_so_leaves_no_process_and_is_resumed(sleeping, numb
     (series.path.parent / "sleep").unlink()
     if number == signal.SIGTERM:
         return
-    assert start(series, "-j", 2).communicate(timeout=120)[0].splitlines()[-1] == "4 runs: 4 ok"
+    assert start(series, "-j", 2).communicate(timeout=300)[0].splitlines()[-1] == "4 runs: 4 ok"
     assert processes_of(str(series.out)) == []
 
 
@@ -185,7 +185,7 @@ def test_a_killed_sweep_is_resumed_at_once_and_its_runs_do_not_disturb_the_new_o
     wait_for(lambda: len(list(marker.iterdir())) == 2, 60)
     process.kill()
     (series.path.parent / "sleep").unlink()
-    output, _ = start(series, "-j", 2).communicate(timeout=120)
+    output, _ = start(series, "-j", 2).communicate(timeout=300)
     process.communicate()
     assert output.splitlines()[-1] == "4 runs: 4 ok", output
     assert [s.state for s in status.read(series)] == ["ok"] * 4
@@ -326,7 +326,7 @@ def test_a_wrong_option_is_refused_in_one_line(tmp_path, words):
     assert words[-1].split("/")[0] in done.stderr and not series.out.exists()
 
 
-def test_a_second_sweep_of_24_finished_runs_takes_under_two_seconds(tmp_path):
+def test_a_second_sweep_of_24_finished_runs_takes_under_two_seconds(tmp_path, cpu_of):
     books = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))[:6]
     entries = [
         f"  r{i}: {{notebook: {b}, grid: {{seed: [1, 2, 3, 4]}}}}" for i, b in enumerate(books)
@@ -340,13 +340,11 @@ def test_a_second_sweep_of_24_finished_runs_takes_under_two_seconds(tmp_path):
         content["outcome"]["outputs"] = manifest.outputs(folder)
         manifest.write(folder, content)
 
-    def seconds():
-        begun = time.perf_counter()
+    def again():
         done = lab("sweep", series.path, "--out", series.out)
         assert done.stdout.splitlines()[-1] == "24 runs: 24 skipped", done.stderr
-        return time.perf_counter() - begun
 
-    assert min(seconds() for _ in range(4)) < 2
+    assert min(cpu_of(again) for _ in range(4)) < 2
 
 
 def test_a_sweep_loads_nothing_heavy(tmp_path):

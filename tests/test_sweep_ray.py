@@ -51,7 +51,7 @@ runs:
 WHOLE = "runs: {whole: {notebook: 01_a.ipynb, grid: {n: [1, 2, 3]}, gpus: 1}}"
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=150):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -210,7 +210,7 @@ def test_a_stopped_or_killed_sweep_leaves_no_process_on_the_nodes(nodes, tmp_pat
     wait_for(lambda: len(started(tmp_path)) == 2)
     assert len(processes_of(str(tmp_path))) >= 6  # of each run: its own, the kernel and its child
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     if number == signal.SIGTERM:
         assert process.returncode == 5 and errors == ""
         assert output.splitlines()[-1] == "3 runs: 2 interrupted, 1 not started"
@@ -268,7 +268,7 @@ def test_shards_of_a_lost_node_are_embedded_elsewhere(nodes, tmp_path):
     )
     random_model(config, seed=0).save_pretrained(model)
     byte_tokenizer().save_pretrained(model)
-    texts = ({"text": f"text {i} " * (1 + i % 7)} for i in range(2000))
+    texts = ({"text": f"text {i} " * (1 + i % 7)} for i in range(4000))
     corpus.write_text("".join(json.dumps(text) + "\n" for text in texts))
 
     def shards(out):
@@ -283,8 +283,8 @@ def test_shards_of_a_lost_node_are_embedded_elsewhere(nodes, tmp_path):
     )
     wait_for(lambda: process.poll() is not None or len(shards("ray")) >= 4)
     nodes.ask("lose")
-    assert process.poll() is None and len(shards("ray")) < 100
+    assert process.poll() is None and len(shards("ray")) < 200
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     embed(corpus, tmp_path / "serial", Request(model, shard_rows=20), executor="serial")
-    assert shards("ray") == shards("serial") and len(shards("ray")) == 100
+    assert shards("ray") == shards("serial") and len(shards("ray")) == 200

@@ -250,7 +250,7 @@ def test_saved_models_give_the_same_vectors_in_a_fresh_process(tmp_path):
         facts = {k: v for k, v in models.settings(model).items() if k != "checkpoint"}
         expected[case] = model.encode(TEXTS), facts
     command = [sys.executable, "-c", RELOAD, str(tmp_path), json.dumps(TEXTS)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=560)
     assert run.returncode == 0, run.stderr[-3000:]
     for case, (vectors, facts) in expected.items():
         for way in ("stock", "ours", "again"):

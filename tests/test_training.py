@@ -379,7 +379,7 @@ def left_by_a_killed_run(folder, name, after):
 def child(*arguments):
     """What this file prints when it is run in a process of its own."""
     command = [sys.executable, __file__, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.split()
 
