@@ -66,3 +66,4 @@ def test_a_widget_that_takes_three_seconds_to_begin_still_hears_its_kernel(open_
     page.wait_for_function("AbortSignal.timeout.patient")
     page.get_by_role("button", name="begin", exact=True).click()
     page.get_by_text("heard", exact=True).wait_for()
+    assert not page.get_by_text("begins", exact=True).count()
