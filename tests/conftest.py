@@ -30,21 +30,6 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture
-def cpu_of():
-    """A function work -> seconds of CPU that it took, and the processes it waited for.
-
-    Not the time on the wall: other tests run beside this one.
-    """
-
-    def seconds(work):
-        before = sum(os.times()[:4])  # of the system and of users, children's too
-        work()
-        return sum(os.times()[:4]) - before
-
-    return seconds
-
-
-@pytest.fixture
 def rng() -> np.random.Generator:
     """A generator of its own for every test."""
     return np.random.default_rng(20241121)

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from tiny_notebook import LAB, PARAMETERS, build, folder_of, lab
@@ -37,10 +38,13 @@ def test_trap_24_importing_pulls_in_nothing_heavy(module):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list"]])
-def test_help_and_list_answer_within_a_second(words, cpu_of):
-    answers = []
-    assert min(cpu_of(lambda: answers.append(lab(*words))) for _ in range(4)) < 1
-    assert {one.returncode for one in answers} == {0}
+def test_help_and_list_answer_within_a_second(words):
+    def seconds():
+        begun = time.perf_counter()
+        assert lab(*words).returncode == 0
+        return time.perf_counter() - begun
+
+    assert min(seconds() for _ in range(4)) < 1
 
 
 @pytest.mark.parametrize(

@@ -247,13 +247,13 @@ def test_a_second_run_spends_less_than_a_twentieth_of_the_first_on_states(store,
     texts = [" ".join(rng.choice(words, 40)) for _ in range(300)]
     spent = []
     passes.clear()
-    for _ in range(4):
+    for _ in range(2):
         begun = time.process_time()  # what other processes do meanwhile is not counted
         found = states_of(model, texts, [Wanted(), Wanted("mean")], store=store)
         spent.append(time.process_time() - begun)
     assert sum(passes) == len(texts)
     assert len(found[0]) == len(texts)
-    assert min(spent[1:]) < 0.05 * spent[0], spent
+    assert spent[1] < 0.05 * spent[0], spent
 
 
 def test_processes_that_read_the_same_texts_at_once_get_the_same_states(llama, store):

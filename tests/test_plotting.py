@@ -192,6 +192,8 @@ def test_panels_show_each_value_alone_at_equal_scale(causal, width):
             np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
     with pytest.raises(LookupError, match="no column named 'tsk'"):
         plotting.curves(both, x="layer", hue="pooling", panels="tsk")
+    with pytest.raises(ValueError, match="panels='task' makes axes of its own: leave out ax"):
+        plotting.curves(both, x="layer", hue="pooling", panels="task", ax=top)
     with pytest.raises(ValueError, match="2 rows for one mark"):
         plotting.curves(both, x="layer", hue="pooling")
 

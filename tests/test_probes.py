@@ -255,12 +255,18 @@ def test_what_a_resample_leaves_undefined_is_nan(statistic):
     assert np.isnan(statistic(units, np.array([[2.0, 0.0, 0.0]]))).all()
 
 
-def test_a_thousand_resamples_of_spearman_are_quick(cpu_of):
+def test_a_thousand_resamples_of_spearman_are_quick():
+    import time
+
     rng = np.random.default_rng(0)
     units = np.column_stack([rng.permutation(1379), rng.integers(0, 26, 1379)]).astype(float)
     weights = stats.bootstrap_weights(1379, 1000, rng)
-    seconds = min(cpu_of(lambda: spearman(units, weights)) for _ in range(5))
-    assert seconds < 0.25  # 0.05 s here; looping over scipy takes 0.9 s
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        spearman(units, weights)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.25  # 0.045 s on two idle cores; looping over scipy takes 0.9 s
 
 
 # Laws of every probe

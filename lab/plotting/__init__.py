@@ -157,10 +157,12 @@ def curves(
     Raises:
         LookupError: a column that is not there.
         ValueError: no rows, no numbers, an empty key, two rows for one point, an infinite ``x``,
-            or a number that is not positive on a log axis.
+            a number that is not positive on a log axis, or ``panels`` on axes that are given.
     """
     require(table, (hue, x, *([panels] if panels else [])), ("value", "low", "high", x))
     if panels:
+        if ax is not None:
+            raise ValueError(f"panels={panels!r} makes axes of its own: leave out ax")
         draw = partial(curves, x=x, hue=hue, label=label, log_x=log_x, log_y=log_y,
                        mark_x=mark_x, mark_y=mark_y)  # fmt: skip
         parts = {name: table[table[panels] == name] for name in levels(table[panels])}
